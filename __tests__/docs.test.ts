@@ -1,0 +1,244 @@
+// What the documentation shows is real: its code type-checks against lib, what can run runs, links lead somewhere.
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import ts from 'typescript';
+
+const root = join(__dirname, '..');
+const files = ['README.md', ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`)].filter((name) =>
+  name.endsWith('.md'),
+);
+const read = (file: string): string => readFileSync(join(root, file), 'utf8');
+
+interface Block {
+  file: string;
+  /** Where its code begins in the file, counted from 1. */
+  line: number;
+  code: string;
+}
+
+const blocks: Block[] = files.flatMap((file) => {
+  const text = read(file);
+  return [...text.matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => ({
+    file,
+    line: text.slice(0, match.index).split('\n').length + 1,
+    code: match[1] ?? '',
+  }));
+});
+
+function blockWith(file: string, text: string): string {
+  const block = blocks.find(({ file: of, code }) => of === file && code.includes(text));
+  if (block === undefined) throw new Error(`no code in ${file} has ${text}`);
+  return block.code;
+}
+
+/** What the documentation leaves out, since each reader has it: an app, a logger, a database. */
+const preamble = `
+import type { Express } from 'express';
+import type { Logger as PinoLogger } from 'pino';
+import type { BackgroundTasksMiddleware, TaskHandle } from 'express-background-tasks';
+
+declare global {
+  const backgroundTasks: typeof import('express-background-tasks').backgroundTasks;
+  const app: Express;
+  const tasks: BackgroundTasksMiddleware;
+  const logger: PinoLogger;
+  const url: string;
+  const sentMails: string[];
+  const reports: Map<string, TaskHandle>;
+  const database: { insert(id: string): Promise<void>; insertOrderWithReceiptToSend(id: string): Promise<void> };
+  const Sentry: { captureException(error: unknown, hint: { tags: Record<string, string | undefined> }): string };
+  function sendMail(to: string, text?: string): Promise<void>;
+  function recordVisit(path: string): Promise<void>;
+  function buildReport(year: number): Promise<void>;
+  function updateSearch(id: string): Promise<void>;
+  function reportToOnCall(text: string, error: unknown): Promise<void>;
+  function sendReceiptAndDeleteRow(id: string): Promise<void>;
+}
+`;
+
+/** Packages that are no dependencies of this one, as far as the documentation uses them. */
+const foreignModules = `
+declare module '@vercel/functions' {
+  export const waitUntil: (promise: Promise<unknown>) => void | undefined;
+}
+declare module 'serverless-http' {
+  export default function serverless(app: object): (event: object, context: object) => Promise<object>;
+}
+`;
+
+describe('the TypeScript code', () => {
+  /** Each block is a module of its own. Their messages stand under the file and the line that a reader finds. */
+  const messages = new Map<string, string[]>(files.map((file) => [file, []]));
+
+  beforeAll(() => {
+    const sources = new Map<string, string>(
+      [
+        ['docs-preamble.mts', preamble],
+        ['docs-modules.d.ts', foreignModules],
+        ...blocks.map(({ code }, index): [string, string] => [`docs-block-${index}.mts`, `${code}export {};\n`]),
+      ].map(([name, text]): [string, string] => [join(root, name ?? ''), text ?? '']),
+    );
+
+    const { config } = ts.readConfigFile(join(root, 'tsconfig.json'), ts.sys.readFile);
+    const { options } = ts.convertCompilerOptionsFromJson(config.compilerOptions, root);
+    Object.assign(options, { noEmit: true, noUnusedLocals: false, noUnusedParameters: false, skipLibCheck: true });
+    options.paths = { 'express-background-tasks': [join(root, 'lib/index.ts')] };
+    const host = ts.createCompilerHost(options);
+    const { fileExists, readFile, getSourceFile } = host;
+    host.fileExists = (name) => sources.has(name) || fileExists(name);
+    host.readFile = (name) => sources.get(name) ?? readFile(name);
+    host.getSourceFile = (name, version, ...rest) => {
+      const text = sources.get(name);
+      return text === undefined ? getSourceFile(name, version, ...rest) : ts.createSourceFile(name, text, version);
+    };
+
+    const program = ts.createProgram([...sources.keys()], options, host);
+    for (const { file: source, start, messageText } of ts.getPreEmitDiagnostics(program)) {
+      const text = ts.flattenDiagnosticMessageText(messageText, '\n');
+      const block = blocks[Number(source?.fileName.match(/docs-block-(\d+)/)?.[1])];
+      if (source === undefined || start === undefined || block === undefined) throw new Error(text);
+      const { line } = source.getLineAndCharacterOfPosition(start);
+      messages.get(block.file)?.push(`${block.file}:${block.line + line} ${text}`);
+    }
+  }, 120_000);
+
+  it.each(files)('of %s type-checks', (file) => {
+    expect(messages.get(file)).toEqual([]);
+  });
+
+  it('is all found', () => {
+    const fences = files.flatMap((file) => read(file).match(/^ *```ts$/gm) ?? []);
+    expect(blocks).toHaveLength(fences.length);
+  });
+});
+
+/** Runs code as a program of its own, each part in a scope of its own. Returns all that it printed. */
+function run(...parts: string[]): string {
+  const scopes = parts.map((part) => {
+    const code = part.replaceAll("'express-background-tasks'", "'./lib/index.ts'");
+    return `(() => {${ts.transpile(code, { module: ts.ModuleKind.CommonJS, esModuleInterop: true })}})();\n`;
+  });
+  const { stdout, stderr, status } = spawnSync(process.execPath, ['--import', 'tsx', '-e', scopes.join('')], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  if (status !== 0) throw new Error(stderr);
+  return stdout + stderr;
+}
+
+describe('README.md', () => {
+  it('has a main example that works as written', () => {
+    const output = run(
+      `
+      import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+      import { Server } from 'node:http';
+      import { tmpdir } from 'node:os';
+      const directory = mkdtempSync(tmpdir() + '/background-tasks-readme-');
+      process.chdir(directory);
+      const { listen } = Server.prototype;
+      Server.prototype.listen = function () {
+        return listen.call(this, 0, async () => {
+          const url = 'http://localhost:' + this.address().port + '/send-notification/ada@example.com';
+          console.log(await (await fetch(url, { method: 'POST' })).text());
+          let log = '';
+          while (!log.endsWith('\\n')) {
+            await new Promise(setImmediate);
+            log = readFileSync('log.txt', { encoding: 'utf8', flag: 'a+' });
+          }
+          rmSync(directory, { recursive: true });
+          process.stdout.write(log, () => process.exit());
+        });
+      };
+      `,
+      blockWith('README.md', 'app.listen(3000)'),
+    );
+    expect(output).toBe(
+      '{"message":"Notification sent in the background"}\nnotification for ada@example.com: some notification\n',
+    );
+  }, 60_000);
+
+  describe('shows logger lines that print the task, the stack, and what was thrown if it is no error', () => {
+    const importLibrary = "import { backgroundTasks } from 'express-background-tasks';\n";
+    const lines: Record<string, string> = {
+      console: 'app.use(backgroundTasks());\n',
+      pino: blockWith('README.md', "from 'pino'"),
+      bunyan: blockWith('README.md', "from 'bunyan'"),
+      winston: blockWith('README.md', "from 'winston'"),
+    };
+    let output: string;
+
+    beforeAll(() => {
+      output = run(
+        ...Object.entries(lines).map(
+          ([name, code]) => `
+          import express from 'express';
+          ${importLibrary}
+          const app = express();
+          ${code}
+          let last;
+          app.get('/', (_req, res) => {
+            res.locals.backgroundTasks.add(function ${name}Throws() { throw new Error('boom'); });
+            last = res.locals.backgroundTasks.add(function ${name}ThrowsText() { throw 'no error, only text'; });
+            res.end();
+          });
+          const server = app.listen(0, async () => {
+            await (await fetch('http://localhost:' + server.address().port)).text();
+            await last.finished;
+            server.close();
+            server.closeAllConnections();
+          });
+          `,
+        ),
+      );
+    }, 60_000);
+
+    it.each(Object.keys(lines))('%s', (name) => {
+      expect(output).toMatch(new RegExp(`${name}Throws\\W+ failed`));
+      expect(output).toMatch(new RegExp(`Error: boom(\\\\n|\n) +at ${name}Throws `));
+      expect(output).toMatch(new RegExp(`${name}ThrowsText\\W+ failed.*no error, only text`));
+    });
+  });
+
+  it('has the commands for development, each on a line of its own', () => {
+    expect(read('README.md')).toContain('\n## Development\n\n```sh\nnpm ci && npm run demo\nnpm ci && npm test\n```\n');
+  });
+});
+
+describe('docs/errors.md', () => {
+  const codes = read('lib/errors.ts').match(/(?<=\| ')ERR_\w+(?=')/g) ?? [];
+
+  it('has a section for each code, and none for others', () => {
+    expect(codes.length).toBeGreaterThan(5);
+    const headings = read('docs/errors.md').match(/(?<=^## )ERR_.*/gm);
+    expect(headings?.toSorted()).toEqual(codes.toSorted());
+  });
+
+  it.each(codes)('says of %s what happened, why, and what to do', (code) => {
+    const section = read('docs/errors.md').split(`\n## ${code}\n`)[1]?.split('\n## ')[0];
+    expect(section?.match(/(?<=^\*\*).*?(?=\.\*\*)/gm)).toEqual(['What happened', 'Why', 'What to do']);
+  });
+});
+
+/** As GitHub does it. */
+function anchor(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N} _-]/gu, '')
+    .replaceAll(' ', '-');
+}
+
+describe('the links', () => {
+  it.each([...files, 'CHANGELOG.md'])('of %s lead to files and headings that are there', (file) => {
+    const links = [...read(file).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)];
+    const dead = links.filter(([, path = '', heading]) => {
+      const target = path === '' ? join(root, file) : resolve(root, dirname(file), path);
+      if (!existsSync(target)) return true;
+      if (heading === undefined) return false;
+      const headings = read(relative(root, target)).match(/(?<=^#+ ).*/gm) ?? [];
+      return !headings.map(anchor).includes(heading);
+    });
+    expect(dead.map(([link]) => link)).toEqual([]);
+  });
+});

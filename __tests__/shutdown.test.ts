@@ -1,0 +1,15 @@
+// A real process gets SIGTERM while clients send requests without pause. scripts/shutdown-rounds.ts does it 50 times over.
+
+import { shutdownRound } from './fixtures/shutdown-round.js';
+
+describe('promise 13: at shutdown nothing is lost', () => {
+  test.each([1, 2, 3])(
+    'every task of every answered request has run when the process exits with 0, round %i',
+    async () => {
+      const { answered, lost, strange, exitCode } = await shutdownRound();
+      expect({ lost, strange, exitCode }).toEqual({ lost: [], strange: [], exitCode: 0 });
+      expect(answered).toBeGreaterThanOrEqual(8);
+    },
+    60_000,
+  );
+});

@@ -1,0 +1,35 @@
+// The one error class of this library and its codes. What each code means and what to do is in docs/errors.md.
+
+/** The codes of {@link BackgroundTasksError}; each has a section in docs/errors.md. */
+export type ErrorCode =
+  | 'ERR_INVALID_OPTION'
+  | 'ERR_INVALID_TASK'
+  | 'ERR_NO_RESPONSE_CONTEXT'
+  | 'ERR_TASK_ABANDONED'
+  | 'ERR_TASK_TIMEOUT'
+  | 'ERR_TASKS_CLOSED'
+  | 'ERR_TASKS_OVERLOADED';
+
+const statuses: Partial<Record<ErrorCode, number>> = {
+  ERR_TASKS_CLOSED: 503,
+  ERR_TASKS_OVERLOADED: 503,
+};
+
+/** What this library throws, and what it reports of its own accord (a timeout, an abandoned task). */
+export class BackgroundTasksError extends Error {
+  /** Stable, for programs; the message is for people and may change. */
+  readonly code: ErrorCode;
+  /** The HTTP status that Express's error handling answers with, where the code stands for one. */
+  declare readonly status?: number;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+    const status = statuses[code];
+    if (status !== undefined) this.status = status;
+  }
+
+  static {
+    BackgroundTasksError.prototype.name = 'BackgroundTasksError';
+  }
+}

@@ -1,0 +1,97 @@
+// Tells when a response is over and how it went.
+
+import type { Socket } from 'node:net';
+import type { Request, Response } from 'express';
+import onFinished from 'on-finished';
+
+/** How a response ended. */
+export interface ResponseOutcome {
+  statusCode: number;
+  /** The whole response was handed to the socket. False when the client left before. */
+  completed: boolean;
+  /** What broke the connection, where it broke with an error. */
+  error?: Error;
+}
+
+/**
+ * Which responses a task runs after: every one; those that completed with a status under 400; or those for which a
+ * function, called once the response is over, returns true.
+ */
+export type RunWhen = 'always' | 'success' | ((outcome: ResponseOutcome) => boolean);
+
+export function isSuccess({ completed, statusCode }: ResponseOutcome): boolean {
+  return completed && statusCode < 400;
+}
+
+/** The outcome of a response that is over by now, else undefined. */
+export function outcomeOf({ socket }: Request, res: Response): ResponseOutcome | undefined {
+  // Node detaches the socket from a response that it has sent: what becomes of the connection later says nothing about it.
+  if (res.writableFinished || (res.writableEnded && isWithoutBuffer(res))) {
+    return describe(res, socket, res.socket?.destroyed !== true);
+  }
+  return socket.destroyed ? describe(res, socket, false) : undefined;
+}
+
+/**
+ * Calls back once, when the response was handed over whole to its socket or its connection is gone.
+ * For a response that is not over yet.
+ */
+export function whenOver({ socket }: Request, res: Response, callback: (outcome: ResponseOutcome) => void): void {
+  let isCalled = false;
+  const over = (): void => {
+    if (isCalled) return;
+    isCalled = true;
+    // Writes that failed are called back too, and until Node 22 a 'finish' follows, before the socket is destroyed: only its
+    // error tells.
+    callback(
+      describe(res, socket, (res.writableFinished || isWithoutBuffer(res)) && !socket.destroyed && !socket.errored),
+    );
+  };
+
+  if (onFinished.isFinished(res)) {
+    // on-finished takes end() for the end, and a client that has closed its side: megabytes may still wait for a slow reader.
+    res.once('finish', over);
+    res.once('close', over);
+  } else {
+    onFinished(res, over);
+  }
+  if (res.socket === null) whenClosedInQueue(socket, res, over);
+}
+
+/**
+ * Adapters for serverless hosts give a response a socket that is no stream and takes all at once. There `writableFinished`
+ * never becomes true, and 'finish' may come within `end()`.
+ */
+function isWithoutBuffer(res: Response): boolean {
+  const socket: Partial<Socket> | null = res.socket;
+  return socket !== null && socket.writableLength === undefined;
+}
+
+function describe({ statusCode }: Response, { errored }: Socket, completed: boolean): ResponseOutcome {
+  return completed || !errored ? { statusCode, completed } : { statusCode, completed, error: errored };
+}
+
+const queued = new WeakMap<Socket, Set<() => void>>();
+
+/**
+ * Node tells a response nothing when its connection closes while it waits behind another one (HTTP pipelining).
+ * One listener a socket, however many responses wait: a listener each would trip the warning about leaks at ten.
+ */
+function whenClosedInQueue(socket: Socket, res: Response, over: () => void): void {
+  const waiting = queued.get(socket) ?? new Set();
+  if (waiting.size === 0) {
+    queued.set(socket, waiting);
+    socket.once('close', callQueued);
+  }
+  waiting.add(over);
+  res.once('socket', () => {
+    waiting.delete(over);
+    if (waiting.size === 0) socket.off('close', callQueued);
+  });
+}
+
+function callQueued(this: Socket): void {
+  queued.get(this)?.forEach((over) => {
+    over();
+  });
+}
