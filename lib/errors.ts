@@ -2,15 +2,20 @@
 
 /** The codes of {@link BackgroundTasksError}; each has a section in docs/errors.md. */
 export type ErrorCode =
+  | 'ERR_ENGINE_UNAVAILABLE'
   | 'ERR_INVALID_OPTION'
   | 'ERR_INVALID_TASK'
+  | 'ERR_NO_ENGINE'
   | 'ERR_NO_RESPONSE_CONTEXT'
   | 'ERR_TASK_ABANDONED'
+  | 'ERR_TASK_NOT_SERIALIZABLE'
   | 'ERR_TASK_TIMEOUT'
   | 'ERR_TASKS_CLOSED'
-  | 'ERR_TASKS_OVERLOADED';
+  | 'ERR_TASKS_OVERLOADED'
+  | 'ERR_UNKNOWN_TASK';
 
 const statuses: Partial<Record<ErrorCode, number>> = {
+  ERR_ENGINE_UNAVAILABLE: 503,
   ERR_TASKS_CLOSED: 503,
   ERR_TASKS_OVERLOADED: 503,
 };

@@ -33,14 +33,15 @@ export interface BackgroundTasksMiddleware extends RequestHandler {
  * });
  */
 export function backgroundTasks(options: BackgroundTasksOptions = {}): BackgroundTasksMiddleware {
-  const runner = new Runner(readOptions(options));
+  const settings = readOptions(options);
+  const runner = new Runner(settings);
 
   const middleware: RequestHandler = (req, res, next) => {
     if (res.locals.backgroundTasks !== undefined) {
       next(); // Mounted twice: the first one's list stays.
       return;
     }
-    const tasks = new ResponseTasks(runner, req, res);
+    const tasks = new ResponseTasks(settings, runner, req, res);
     res.locals.backgroundTasks = tasks;
     scope.run(tasks, next);
   };

@@ -2,11 +2,13 @@
 
 import { IncomingMessage } from 'node:http';
 import { isAwaitable } from './awaitable.js';
+import type { TaskEngine, WorkerOptions } from './engines/engine.js';
 import { BackgroundTasksError } from './errors.js';
 import { type Logger, type OnError, Reporter } from './report.js';
 import { isSuccess, type ResponseOutcome, type RunWhen } from './response.js';
 import type { Backoff, RetryOptions } from './retry.js';
 import { show } from './show.js';
+import type { StatusOptions } from './status.js';
 
 export interface BackgroundTasksOptions {
   /** Told of each failed task, unless `onError` is given. Default: `console`, with the task's name and the error's stack. */
@@ -27,6 +29,8 @@ export interface BackgroundTasksOptions {
   maxPending?: number | undefined;
   /** Given a promise of the end of a response's tasks, once per response that has any, so that a serverless host stays up. */
   waitUntil?: ((work: Promise<void>) => void) | undefined;
+  /** What `enqueue` hands over to. Default none: `enqueue` rejects with `ERR_NO_ENGINE`. */
+  engine?: TaskEngine | undefined;
 }
 
 /** Options of one task; they stand over those of the middleware. */
@@ -35,8 +39,14 @@ export interface TaskOptions {
   timeout?: number | undefined;
   /** How many times a failed attempt is followed by another one, or how. */
   retries?: number | RetryOptions | undefined;
-  /** Which responses the task runs after. */
+  /** Which responses the task runs after. For `add` only: `enqueue` refuses a task that has it. */
   when?: RunWhen | undefined;
+  /** ms before the task may run. Like the next two for `enqueue` only: `add` refuses a task that has it. */
+  delay?: number | undefined;
+  /** A whole number: of tasks that may run, those with a higher one run first. Default 0. */
+  priority?: number | undefined;
+  /** While a task with this key is queued or runs, `enqueue` resolves with its id and stores nothing. */
+  key?: string | undefined;
 }
 
 export interface CloseOptions {
@@ -50,6 +60,7 @@ export interface Settings extends TaskSettings {
   readonly concurrency: number;
   readonly maxPending: number;
   readonly waitUntil: ((work: Promise<void>) => void) | undefined;
+  readonly engine: TaskEngine | undefined;
 }
 
 export interface TaskSettings {
@@ -75,6 +86,7 @@ export function readOptions(options: BackgroundTasksOptions): Settings {
     concurrency: options.concurrency ?? Number.POSITIVE_INFINITY,
     maxPending: options.maxPending ?? Number.POSITIVE_INFINITY,
     waitUntil: options.waitUntil,
+    engine: options.engine,
   };
 }
 
@@ -89,6 +101,21 @@ export function readTaskOptions({ timeout, retries, when }: TaskOptions, default
     backoff: retries === undefined ? defaults.backoff : readRetries(retries),
     when: when === undefined ? defaults.when : readWhen(when),
   };
+}
+
+export function checkStatusOptions(engine: TaskEngine, options: StatusOptions): void {
+  if (isEngine(engine) !== undefined) {
+    throw new BackgroundTasksError(
+      'ERR_INVALID_OPTION',
+      `taskStatus(): the first argument must be an engine, not ${show(engine)}`,
+    );
+  }
+  checkOptions('taskStatus()', options, { result: isBoolean });
+}
+
+export function readWorkerOptions(options: WorkerOptions): { concurrency: number; reporter: Reporter } {
+  checkOptions('work()', options, { concurrency: isLimit, logger: isLogger, onError: isFunction });
+  return { concurrency: options.concurrency ?? 10, reporter: new Reporter(options.logger, options.onError) };
 }
 
 export function readCloseTimeout(options: CloseOptions): number {
@@ -110,8 +137,8 @@ function readWhen(when: RunWhen): TaskSettings['when'] {
 }
 
 /** Returns what was expected if the value is not it. */
-type Check = (value: unknown) => string | undefined;
-type Checks<Options> = Record<keyof Options, Check>;
+export type Check = (value: unknown) => string | undefined;
+export type Checks<Options> = Record<keyof Options, Check>;
 
 /** setTimeout fires at once for a longer delay. */
 const longestDelay = 2 ** 31 - 1;
@@ -135,6 +162,11 @@ const isLogger: Check = (value) =>
   isAwaitable(value) && typeof (value as Partial<Logger>).error === 'function'
     ? undefined
     : 'an object with a method error(context, message)';
+const isEngine: Check = (value) =>
+  isAwaitable(value) &&
+  ['enqueue', 'work', 'get', 'close'].every((name) => typeof Reflect.get(value, name) === 'function')
+    ? undefined
+    : 'an engine, such as sqlite({ path })';
 const isRetries: Check = (value) => {
   if (isInteger(value) && value >= 0) return undefined;
   if (typeof value !== 'object' || value === null) return 'a whole number from 0, or { limit, … }';
@@ -154,16 +186,25 @@ const retryChecks: Checks<RetryOptions> = {
   jitter: isBoolean,
 };
 
-const taskOptionChecks: Checks<TaskOptions> = { timeout: isTimeout, retries: isRetries, when: isWhen };
+const attemptChecks = { timeout: isTimeout, retries: isRetries, when: isWhen };
+
+const taskOptionChecks: Checks<TaskOptions> = {
+  ...attemptChecks,
+  delay: (value) =>
+    typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER ? undefined : 'milliseconds from 0',
+  priority: (value) => (Number.isSafeInteger(value) ? undefined : 'a whole number'),
+  key: (value) => (typeof value === 'string' && value !== '' ? undefined : 'a string that is not empty'),
+};
 
 const optionChecks: Checks<BackgroundTasksOptions> = {
-  ...taskOptionChecks,
+  ...attemptChecks,
   logger: isLogger,
   onError: isFunction,
   stopOnError: isBoolean,
   concurrency: isLimit,
   maxPending: isLimit,
   waitUntil: isFunction,
+  engine: isEngine,
 };
 
 function isInteger(value: unknown): value is number {
@@ -175,7 +216,7 @@ function isDelay(value: unknown): value is number {
 }
 
 /** `undefined` stands for the default, as in a destructuring pattern. */
-function checkOptions<Options extends object>(of: string, options: Options, checks: Checks<Options>): void {
+export function checkOptions<Options extends object>(of: string, options: Options, checks: Checks<Options>): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new BackgroundTasksError('ERR_INVALID_OPTION', `${of}: the options must be an object, not ${show(options)}`);
   }

@@ -5,7 +5,7 @@ import { AsyncResource } from 'node:async_hooks';
 import { type Channel, tracingChannel } from 'node:diagnostics_channel';
 import type { Request, Response } from 'express';
 import { isAwaitable } from './awaitable.js';
-import type { TaskInfo } from './task.js';
+import type { AnyFunction, TaskInfo } from './task.js';
 
 /** What subscribers of `tracingChannel('express-background-tasks:task')` receive: one object per attempt. */
 export interface TaskTrace {
@@ -47,11 +47,11 @@ export class AttemptTrace {
   }
 
   /** Runs the attempt up to its first await. Throws what the attempt throws. */
-  call(fn: (...args: unknown[]) => unknown, args: readonly unknown[]): unknown {
+  call(fn: AnyFunction, args: readonly unknown[]): unknown {
     const context = this.#context;
     return channel.start.runStores(context, () => {
       try {
-        const result = fn(...args);
+        const result: unknown = Reflect.apply(fn, undefined, args);
         if (isAwaitable(result)) this.#stores = new AsyncResource('BackgroundTaskTrace');
         else context.result = result;
         return result;

@@ -1,0 +1,1016 @@
+// The conformance suite: what every engine must do, run against each of them. It needs Jest, the library's public entry
+// and, beside this file, fixtures/worker-process.ts and fixtures/typescript.cjs: copy the three to test an engine of yours.
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { tracingChannel } from 'node:diagnostics_channel';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  type BackgroundTasksError,
+  currentTask,
+  type ErrorContext,
+  type TaskEngine,
+  type TaskMessage,
+  type TaskRecord,
+  type TaskTrace,
+  task,
+} from '../../lib/index.js';
+import type { WorkerReport } from './fixtures/worker-process.js';
+
+/** What an engine may not have. The suite then asserts that it refuses it clearly. */
+export type Ability = 'work' | 'get' | 'timeout' | 'retries' | 'delay' | 'priority' | 'key';
+
+export interface EngineUnderTest {
+  /** The absolute path of a module that exports `createEngine(config)`. The suite's child processes load it too. */
+  module: string;
+  /** Makes an empty store for one test. */
+  createStore(): EngineStore | Promise<EngineStore>;
+  /** The same, of a store that can be stopped and started. */
+  createFragileStore(): FragileStore | Promise<FragileStore>;
+  lacks?: readonly Ability[];
+  /** How long a test may take, in ms. Default 30000. */
+  patience?: number;
+}
+
+export interface EngineStore {
+  /** What `createEngine` is given. JSON. All engines that are made with it share the store, as several processes would. */
+  config: unknown;
+  /** Called when all engines are closed. */
+  remove(): void | Promise<void>;
+}
+
+export interface FragileStore extends EngineStore {
+  stop(): void | Promise<void>;
+  start(): void | Promise<void>;
+}
+
+export function describeConformance(name: string, subject: EngineUnderTest): void {
+  const { lacks = [], patience = 30_000 } = subject;
+  const can = (ability: Ability): boolean => !lacks.includes(ability);
+
+  describe(`${name}: conformance`, () => {
+    let store: EngineStore;
+    const engines: TaskEngine[] = [];
+    const children: ChildProcess[] = [];
+    const escaped: unknown[] = [];
+    const onEscaped = (error: unknown): void => {
+      escaped.push(error);
+    };
+
+    async function openEngine(): Promise<TaskEngine> {
+      const { createEngine } = require(subject.module);
+      const engine: TaskEngine = await createEngine(store.config);
+      engines.push(engine);
+      return engine;
+    }
+
+    /** A process with an engine of its own over the same store. */
+    function startProcess(mode: 'work' | 'once'): { child: ChildProcess; reports: Seen<WorkerReport> } {
+      const child = fork(
+        join(__dirname, 'fixtures/worker-process.ts'),
+        [mode, subject.module, JSON.stringify(store.config)],
+        { execArgv: ['--require', join(__dirname, 'fixtures/typescript.cjs')] },
+      );
+      children.push(child);
+      const reports = new Seen<WorkerReport>();
+      child.on('message', (report) => reports.add(report as WorkerReport));
+      return { child, reports };
+    }
+
+    async function startWorkerProcess(): Promise<{ child: ChildProcess; reports: Seen<WorkerReport> }> {
+      const started = startProcess('work');
+      await started.reports.first((report) => report.event === 'ready');
+      return started;
+    }
+
+    const test = (title: string, body: () => Promise<void>): void => it(title, body, patience);
+
+    beforeEach(async () => {
+      process.on('unhandledRejection', onEscaped);
+      process.on('uncaughtException', onEscaped);
+      store = await subject.createStore();
+    }, patience);
+
+    afterEach(async () => {
+      await Promise.all(children.splice(0).map(kill));
+      await Promise.all(engines.splice(0).map((engine) => engine.close()));
+      await store.remove();
+      process.off('unhandledRejection', onEscaped);
+      process.off('uncaughtException', onEscaped);
+      expect(escaped.splice(0)).toEqual([]);
+    }, patience);
+
+    describe('enqueue', () => {
+      test('resolves with an id, another one for each task', async () => {
+        const engine = await openEngine();
+        const first = await engine.enqueue({ name: 'a', args: [1] });
+        const second = await engine.enqueue({ name: 'a', args: [1] });
+        expect(typeof first.id).toBe('string');
+        expect(first.id).not.toBe('');
+        expect(second.id).not.toBe(first.id);
+      });
+
+      test('after close() it rejects with ERR_ENGINE_UNAVAILABLE; close() may be called twice', async () => {
+        const engine = await openEngine();
+        await engine.enqueue({ name: 'a', args: [] });
+        await Promise.all([engine.close(), engine.close()]);
+        await engine.close();
+        await expect(engine.enqueue({ name: 'a', args: [] })).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+      });
+
+      const options: [Ability, Partial<TaskMessage>][] = [
+        ['timeout', { timeout: 1000 }],
+        ['retries', { retries: backoff(3) }],
+        ['delay', { delay: 10 }],
+        ['priority', { priority: 1 }],
+        ['key', { key: 'a' }],
+      ];
+      for (const [ability, option] of options) {
+        if (can(ability)) {
+          test(`takes "${ability}"`, async () => {
+            const engine = await openEngine();
+            await expect(engine.enqueue({ name: 'a', args: [], ...option })).resolves.toHaveProperty('id');
+          });
+        } else {
+          test(`refuses "${ability}", which the engine does not have, with ERR_INVALID_OPTION`, async () => {
+            const engine = await openEngine();
+            const refused = engine.enqueue({ name: 'a', args: [], ...option });
+            await expect(refused).rejects.toMatchObject({
+              code: 'ERR_INVALID_OPTION',
+              message: expect.stringContaining(ability),
+            });
+          });
+        }
+      }
+    });
+
+    describe('the store is out of reach', () => {
+      let fragile: FragileStore;
+
+      beforeEach(async () => {
+        await store.remove();
+        fragile = await subject.createFragileStore();
+        store = fragile;
+      }, patience);
+
+      test('enqueue rejects with ERR_ENGINE_UNAVAILABLE, status 503, within 5 s, and works again afterwards', async () => {
+        const engine = await openEngine();
+        await engine.enqueue({ name: 'a', args: [] });
+        await fragile.stop();
+        try {
+          const start = Date.now();
+          const attempts = [1, 2, 3].map((n) => failure(engine.enqueue({ name: 'a', args: [n] })));
+          for (const error of await Promise.all(attempts)) {
+            expect(error).toMatchObject({ name: 'BackgroundTasksError', code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
+          }
+          expect(Date.now() - start).toBeLessThan(5500); // Half a second for a busy machine.
+        } finally {
+          await fragile.start();
+        }
+        const { id } = await eventually(() => engine.enqueue({ name: 'a', args: [] }), patience / 2);
+        if (can('get')) expect(await engine.get(id)).toMatchObject({ id, state: 'queued' });
+      });
+
+      if (can('work')) {
+        test('a worker, idle or not, goes on by itself once the store is back', async () => {
+          const engine = await openEngine();
+          const ran = new Seen<unknown>();
+          const gate = new Gate();
+          const worker = await engine.work([
+            task('conformance.ran', (value: number) => ran.add(value)),
+            task('conformance.gate', async () => {
+              ran.add('waits');
+              await gate.opened;
+            }),
+          ]);
+          await engine.enqueue({ name: 'conformance.ran', args: [1] });
+          await ran.count(1);
+          const waiting = await engine.enqueue({ name: 'conformance.gate', args: [] });
+          await ran.count(2);
+          await fragile.stop();
+          gate.open(); // Ends while nobody can store that it did.
+          await sleep(1000);
+          await fragile.start();
+          await eventually(() => engine.enqueue({ name: 'conformance.ran', args: [2] }), patience / 2);
+          await ran.first((value) => value === 2);
+          if (can('get')) expect(await over(engine, waiting.id)).toMatchObject({ state: 'succeeded' });
+          await worker.close();
+        });
+      }
+    });
+
+    if (can('get')) {
+      test('get: undefined for an id that is unknown or cannot be one', async () => {
+        const engine = await openEngine();
+        for (const id of [randomUUID(), '', '0', '-1', 'a:b', '../a', "'", '\0', '\ud800', 'x'.repeat(10_000)]) {
+          expect(await engine.get(id)).toBeUndefined();
+        }
+      });
+
+      test('get: a task that waits is queued, without result, error or times of a run', async () => {
+        const engine = await openEngine();
+        const before = Date.now();
+        const { id } = await engine.enqueue({ name: 'conformance.waits', args: ['secret'] });
+        const record = await engine.get(id);
+        expect(record).toEqual({
+          id,
+          name: 'conformance.waits',
+          state: 'queued',
+          attempts: 0,
+          enqueuedAt: expect.any(Date),
+        });
+        // The store may have a clock of its own.
+        expect(Math.abs(Number(record?.enqueuedAt) - before)).toBeLessThan(10_000);
+      });
+
+      test('get: another engine over the same store knows the task', async () => {
+        const { id } = await (await openEngine()).enqueue({ name: 'a', args: [] });
+        expect(await (await openEngine()).get(id)).toMatchObject({ id, state: 'queued' });
+      });
+    } else {
+      test('get: rejects with ERR_INVALID_OPTION, since the engine does not have it', async () => {
+        const engine = await openEngine();
+        const { id } = await engine.enqueue({ name: 'a', args: [] });
+        await expect(engine.get(id)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+      });
+    }
+
+    if (!can('work')) {
+      test('work: rejects with ERR_INVALID_OPTION, since the engine does not have it', async () => {
+        const engine = await openEngine();
+        await expect(engine.work([task('a', () => {})])).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+      });
+      return;
+    }
+
+    /** Starts a worker that adds the arguments of each task it runs to what is returned. */
+    async function record(engine: TaskEngine, name = 'conformance.record'): Promise<Seen<unknown[]>> {
+      const seen = new Seen<unknown[]>();
+      await engine.work([task(name, (...args: unknown[]) => seen.add(args))]);
+      return seen;
+    }
+
+    describe('a task', () => {
+      test('runs in a worker, and get() tells of it: queued, running, succeeded with the result', async () => {
+        const engine = await openEngine();
+        const started = new Gate();
+        const gate = new Gate();
+        const { id } = await engine.enqueue({ name: 'conformance.sum', args: [1, 2] });
+        expect(await engine.get(id)).toMatchObject({ state: 'queued', attempts: 0 });
+        await engine.work([
+          task('conformance.sum', async (a: number, b: number) => {
+            started.open();
+            await gate.opened;
+            return { sum: a + b };
+          }),
+        ]);
+        await started.opened;
+        const running = await engine.get(id);
+        expect(running).toMatchObject({ id, state: 'running', attempts: 1, startedAt: expect.any(Date) });
+        expect(running).not.toHaveProperty('result');
+        expect(running).not.toHaveProperty('finishedAt');
+        gate.open();
+        const finished = await over(engine, id);
+        expect(finished).toEqual({
+          id,
+          name: 'conformance.sum',
+          state: 'succeeded',
+          attempts: 1,
+          result: { sum: 3 },
+          enqueuedAt: expect.any(Date),
+          startedAt: expect.any(Date),
+          finishedAt: expect.any(Date),
+        });
+        expect(Number(finished.startedAt)).toBeGreaterThanOrEqual(Number(finished.enqueuedAt));
+        expect(Number(finished.finishedAt)).toBeGreaterThanOrEqual(Number(finished.startedAt));
+      });
+
+      test('that was enqueued by one process runs in another one', async () => {
+        const engine = await openEngine();
+        const { reports } = await startWorkerProcess();
+        const { id } = await engine.enqueue({ name: 'conformance.record', args: ['from afar'] });
+        const ran = await reports.first((report) => report.event === 'ran');
+        expect(ran).toEqual({ event: 'ran', args: ['from afar'], id, attempt: 1 });
+        expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+      });
+
+      test('gets its arguments to the letter', async () => {
+        const engine = await openEngine();
+        const seen = await record(engine);
+        let deep: unknown = 'bottom';
+        for (let level = 0; level < 500; level++) deep = level % 2 === 0 ? [deep] : { deep };
+        const lists: unknown[][] = [
+          [],
+          [null, true, false, 0, -0.5, 1e21, 5e-324, Number.MAX_SAFE_INTEGER, ''],
+          [
+            'žluťoučký 🐎 \u202e right to left',
+            '\u0000',
+            'a\u0000b',
+            '\\u0000',
+            '\ud800',
+            '\udc00\ud800',
+            '\u2028',
+            '\r\n\t',
+          ],
+          [{ '': 1, __proto__x: 2, 'a.b': [[], {}], $ref: '#', '\u0000': 3, 'ž"\'\\': null }],
+          [deep],
+          ["'; DROP TABLE background_tasks; --", '%s {0}', '<!--'],
+          ['x'.repeat(1_000_000)],
+          ['ž'.repeat(500_000)],
+        ];
+        for (const args of lists) {
+          await engine.enqueue({ name: 'conformance.record', args });
+          expect(await seen.next()).toEqual(args);
+        }
+      });
+
+      test('gets its arguments as they were when enqueue was called', async () => {
+        const engine = await openEngine();
+        const seen = await record(engine);
+        const args = [{ value: 'before' }];
+        const enqueued = engine.enqueue({ name: 'conformance.record', args });
+        args[0] = { value: 'replaced' };
+        args.push({ value: 'added' });
+        await enqueued;
+        expect(await seen.next()).toEqual([{ value: 'before' }]);
+      });
+
+      test('whose name has blanks, slashes, colons and letters of any language runs', async () => {
+        const engine = await openEngine();
+        const names = ['a b', 'mail/send:now', 'Zpráva 📮', '*', "it's", 'x'.repeat(200)];
+        await engine.work(names.map((name) => task(name, () => `ran ${name}`)));
+        for (const name of names) {
+          const { id } = await engine.enqueue({ name, args: [] });
+          expect(await over(engine, id)).toMatchObject({ name, state: 'succeeded', result: `ran ${name}` });
+        }
+      });
+
+      test('whose result is undefined or cannot be stored has succeeded, without a result', async () => {
+        const engine = await openEngine();
+        const cycle: unknown[] = [];
+        cycle.push(cycle);
+        const results = [undefined, 1n, cycle, () => {}];
+        await engine.work([task('conformance.result', (index: number) => results[index])]);
+        for (const index of results.keys()) {
+          const { id } = await engine.enqueue({ name: 'conformance.result', args: [index] });
+          const finished = await over(engine, id);
+          expect(finished.state).toBe('succeeded');
+          expect(finished).not.toHaveProperty('result');
+        }
+      });
+
+      test('keeps a result that is null, false, empty or full of strange characters', async () => {
+        const engine = await openEngine();
+        const results = [null, false, 0, '', [], '\u0000\ud800', { a: ['\u0000'] }];
+        await engine.work([task('conformance.result', (index: number) => results[index])]);
+        for (const [index, result] of results.entries()) {
+          const { id } = await engine.enqueue({ name: 'conformance.result', args: [index] });
+          const finished = await over(engine, id);
+          expect(finished).toHaveProperty('result');
+          expect(finished.result).toEqual(result);
+        }
+      });
+
+      test('is one of a hundred enqueued at once: every one runs, once', async () => {
+        const engine = await openEngine();
+        const seen = await record(engine);
+        const numbers = Array.from({ length: 100 }, (_, index) => index);
+        const enqueued = await Promise.all(
+          numbers.map((number) => engine.enqueue({ name: 'conformance.record', args: [number] })),
+        );
+        for (const { id } of enqueued)
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+        expect(sorted(seen.all.map(([number]) => Number(number)))).toEqual(numbers);
+      });
+
+      test('sees currentTask() through its awaits: id, name, attempt and a signal', async () => {
+        const engine = await openEngine();
+        const contexts = new Seen<unknown>();
+        await engine.work([
+          task('conformance.context', async () => {
+            await sleep(1);
+            const context = currentTask();
+            contexts.add({
+              id: context?.id,
+              name: context?.name,
+              attempt: context?.attempt,
+              aborted: context?.signal.aborted,
+            });
+          }),
+        ]);
+        const { id } = await engine.enqueue({ name: 'conformance.context', args: [] });
+        expect(await contexts.next()).toEqual({ id, name: 'conformance.context', attempt: 1, aborted: false });
+      });
+
+      test('is traced on the channel express-background-tasks:task, without req and res', async () => {
+        const engine = await openEngine();
+        const events: string[] = [];
+        const traces = new Set<unknown>();
+        const on = (event: string) => (trace: unknown) => {
+          events.push(event);
+          traces.add(trace);
+        };
+        const subscribers = {
+          start: on('start'),
+          end: on('end'),
+          asyncStart: on('asyncStart'),
+          asyncEnd: on('asyncEnd'),
+          error: on('error'),
+        };
+        const channel = tracingChannel<unknown, TaskTrace>('express-background-tasks:task');
+        channel.subscribe(subscribers);
+        try {
+          await engine.work([task('conformance.traced', async (value: number) => value + 1)]);
+          const { id } = await engine.enqueue({ name: 'conformance.traced', args: [1] });
+          await over(engine, id);
+          expect(events).toEqual(['start', 'end', 'asyncStart', 'asyncEnd']);
+          expect([...traces]).toEqual([{ task: { id, name: 'conformance.traced', attempt: 1 }, args: [1], result: 2 }]);
+        } finally {
+          channel.unsubscribe(subscribers);
+        }
+      });
+    });
+
+    describe('failure', () => {
+      test('without retries the task fails at its first error, which is kept and reported once', async () => {
+        const engine = await openEngine();
+        const { onError, reports } = reporter();
+        const thrown = new TypeError('the disk is full 🫠');
+        await engine.work([task('conformance.fails', () => Promise.reject(thrown))], { onError });
+        const { id } = await engine.enqueue({ name: 'conformance.fails', args: [] });
+        const failed = await over(engine, id);
+        expect(failed).toEqual({
+          id,
+          name: 'conformance.fails',
+          state: 'failed',
+          attempts: 1,
+          error: { name: 'TypeError', message: 'the disk is full 🫠' },
+          enqueuedAt: expect.any(Date),
+          startedAt: expect.any(Date),
+          finishedAt: expect.any(Date),
+        });
+        await reports.count(1);
+        expect(reports.all).toEqual([
+          { error: thrown, context: { task: { id, name: 'conformance.fails', attempt: 1 } } },
+        ]);
+      });
+
+      test('a logger is told where there is no onError', async () => {
+        const engine = await openEngine();
+        const logged = new Seen<{ context: object; message: string }>();
+        const logger = {
+          error: (context: object, message: string) => {
+            logged.add({ context, message });
+          },
+        };
+        const thrown = new Error('no such mailbox');
+        const fails = task('conformance.fails', () => {
+          throw thrown;
+        });
+        await engine.work([fails], { logger });
+        const { id } = await engine.enqueue({ name: 'conformance.fails', args: [] });
+        expect(await logged.next()).toEqual({
+          context: { err: thrown, task: { id, name: 'conformance.fails', attempt: 1 } },
+          message: 'Background task "conformance.fails" failed',
+        });
+      });
+
+      test('whatever is thrown makes the task fail, and nothing else', async () => {
+        const engine = await openEngine();
+        const hostile = new Proxy(
+          {},
+          {
+            get: () => {
+              throw new Error('trap');
+            },
+          },
+        );
+        const values: unknown[] = [undefined, null, 'text', 7, Symbol('s'), Object.create(null), hostile];
+        const { onError, reports } = reporter();
+        const throws = task('conformance.throws', (index: number) => {
+          throw values[index];
+        });
+        await engine.work([throws], { onError });
+        for (const index of values.keys()) {
+          const { id } = await engine.enqueue({ name: 'conformance.throws', args: [index] });
+          const failed = await over(engine, id);
+          expect(failed).toMatchObject({ state: 'failed', error: { name: 'Error', message: expect.any(String) } });
+        }
+        await reports.count(values.length);
+      });
+
+      if (can('retries')) {
+        test('a failed attempt is tried again, and the task succeeds without a report', async () => {
+          const engine = await openEngine();
+          const attempts: unknown[] = [];
+          const { onError, reports } = reporter();
+          const flaky = task('conformance.flaky', () => {
+            attempts.push(currentTask()?.attempt);
+            if (attempts.length < 3) throw new Error('not yet');
+            return 'done';
+          });
+          await engine.work([flaky], { onError });
+          const { id } = await engine.enqueue({ name: 'conformance.flaky', args: [], retries: backoff(5) });
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 3, result: 'done' });
+          expect(attempts).toEqual([1, 2, 3]);
+          expect(await engine.get(id)).not.toHaveProperty('error');
+          expect(reports.all).toEqual([]);
+        });
+
+        test('after the last retry the task has failed, with the last error, reported once', async () => {
+          const engine = await openEngine();
+          const { onError, reports } = reporter();
+          const fails = task('conformance.fails', () => {
+            throw new Error(`attempt ${currentTask()?.attempt}`);
+          });
+          await engine.work([fails], { onError });
+          const { id } = await engine.enqueue({ name: 'conformance.fails', args: [], retries: backoff(2) });
+          expect(await over(engine, id)).toMatchObject({
+            state: 'failed',
+            attempts: 3,
+            error: { name: 'Error', message: 'attempt 3' },
+          });
+          await reports.count(1);
+          expect(reports.all).toEqual([
+            {
+              error: expect.objectContaining({ message: 'attempt 3' }),
+              context: { task: { id, name: 'conformance.fails', attempt: 3 } },
+            },
+          ]);
+        });
+
+        test('the backoff of the message is waited for', async () => {
+          const engine = await openEngine();
+          const times = new Seen<number>();
+          const fails = task('conformance.fails', () => {
+            times.add(Date.now());
+            throw new Error('again');
+          });
+          await engine.work([fails], { onError: () => {} });
+          const retries = { limit: 1, minDelay: 1000, maxDelay: 1000, factor: 1, jitter: false };
+          await engine.enqueue({ name: 'conformance.fails', args: [], retries });
+          const [first = 0, second = 0] = await times.count(2);
+          expect(second - first).toBeGreaterThanOrEqual(950); // The store may have a clock of its own.
+        });
+      }
+
+      if (can('timeout')) {
+        test('the timeout of the message aborts the signal and fails the attempt with ERR_TASK_TIMEOUT', async () => {
+          const engine = await openEngine();
+          const { onError, reports } = reporter();
+          let signal: AbortSignal | undefined;
+          const hang = task(
+            'conformance.hang',
+            () => {
+              signal = currentTask()?.signal;
+              return new Promise(() => {});
+            },
+            { timeout: 60_000 },
+          );
+          await engine.work([hang], { onError });
+          const { id } = await engine.enqueue({ name: 'conformance.hang', args: [], timeout: 50 });
+          const failed = await over(engine, id);
+          expect(failed).toMatchObject({ state: 'failed', attempts: 1, error: { name: 'BackgroundTasksError' } });
+          expect(failed.error?.message).toContain('50 ms');
+          expect(signal?.reason).toMatchObject({ name: 'TimeoutError' });
+          await reports.count(1);
+          expect(reports.all[0]?.error).toMatchObject({ code: 'ERR_TASK_TIMEOUT' });
+        });
+      }
+
+      test("the worker's own task gives the timeout of a message that has none", async () => {
+        const engine = await openEngine();
+        const hang = task('conformance.hang', () => new Promise(() => {}), { timeout: 50 });
+        await engine.work([hang], { onError: () => {} });
+        const { id } = await engine.enqueue({ name: 'conformance.hang', args: [] });
+        expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 1 });
+      });
+
+      if (can('timeout') && can('retries')) {
+        test('an attempt that ran out of time is tried again', async () => {
+          const engine = await openEngine();
+          const slowFirst = task('conformance.slow-first', () =>
+            currentTask()?.attempt === 1 ? new Promise(() => {}) : 'in time',
+          );
+          await engine.work([slowFirst]);
+          const message = { name: 'conformance.slow-first', args: [], timeout: 100, retries: backoff(1) };
+          const { id } = await engine.enqueue(message);
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 'in time' });
+        });
+      }
+    });
+
+    describe('the order', () => {
+      test('tasks of the same priority run in the order in which they were enqueued', async () => {
+        const engine = await openEngine();
+        const seen = new Seen<number>();
+        for (let number = 0; number < 10; number++) {
+          await engine.enqueue({ name: 'conformance.number', args: [number] });
+        }
+        await engine.work([task('conformance.number', (number: number) => seen.add(number))], { concurrency: 1 });
+        expect(await seen.count(10)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+      });
+
+      if (can('priority')) {
+        test('a higher priority runs first, and no priority is 0', async () => {
+          const engine = await openEngine();
+          const seen = new Seen<string>();
+          const messages: [string, number?][] = [
+            ['low', -5],
+            ['none'],
+            ['zero', 0],
+            ['high', 7],
+            ['highest', 1000],
+            ['high too', 7],
+          ];
+          for (const [label, priority] of messages) {
+            const message = { name: 'conformance.label', args: [label] };
+            await engine.enqueue(priority === undefined ? message : { ...message, priority });
+          }
+          await engine.work([task('conformance.label', (label: string) => seen.add(label))], { concurrency: 1 });
+          expect(await seen.count(6)).toEqual(['highest', 'high', 'high too', 'none', 'zero', 'low']);
+        });
+      }
+
+      if (can('delay')) {
+        test('a delayed task waits its time, queued, and does not hold up others', async () => {
+          const engine = await openEngine();
+          const seen = await record(engine);
+          const start = Date.now();
+          const { id } = await engine.enqueue({ name: 'conformance.record', args: ['late'], delay: 1500 });
+          await engine.enqueue({ name: 'conformance.record', args: ['at once'] });
+          expect(await seen.next()).toEqual(['at once']);
+          expect(await engine.get(id)).toMatchObject({ state: 'queued', attempts: 0 });
+          expect(await seen.next()).toEqual(['late']);
+          expect(Date.now() - start).toBeGreaterThanOrEqual(1450); // The store may have a clock of its own.
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+        });
+      }
+    });
+
+    if (can('key')) {
+      describe('a key', () => {
+        test('gives the id of the task that is queued already, also where both are enqueued at once', async () => {
+          const engine = await openEngine();
+          const message = (value: number): TaskMessage => ({ name: 'conformance.record', args: [value], key: 'daily' });
+          const [first, second] = await Promise.all([engine.enqueue(message(1)), engine.enqueue(message(2))]);
+          const third = await (await openEngine()).enqueue(message(3));
+          expect([second.id, third.id]).toEqual([first.id, first.id]);
+          const other = await engine.enqueue({ ...message(4), key: 'another' });
+          expect(other.id).not.toBe(first.id);
+          const seen = await record(engine);
+          await over(engine, first.id);
+          await over(engine, other.id);
+          expect(sorted(seen.all.map(([value]) => Number(value)))).toEqual([1, 4]);
+        });
+
+        test('is held while the task runs, and free once it is over', async () => {
+          const engine = await openEngine();
+          const started = new Seen<string>();
+          const gate = new Gate();
+          const held = task('conformance.held', async (label: string) => {
+            started.add(label);
+            await gate.opened;
+            if (label === 'fails') throw new Error('fails');
+          });
+          await engine.work([held], { onError: () => {} });
+          const message = (label: string): TaskMessage => ({ name: 'conformance.held', args: [label], key: 'k' });
+          const first = await engine.enqueue(message('first'));
+          await started.count(1);
+          expect(await engine.enqueue(message('second'))).toEqual(first);
+          gate.open();
+          await over(engine, first.id);
+          const third = await engine.enqueue(message('fails'));
+          expect(third.id).not.toBe(first.id);
+          expect(await over(engine, third.id)).toMatchObject({ state: 'failed' });
+          const fourth = await engine.enqueue(message('fourth'));
+          expect(fourth.id).not.toBe(third.id);
+          await over(engine, fourth.id);
+          expect(started.all).toEqual(['first', 'fails', 'fourth']);
+        });
+
+        if (can('delay')) {
+          test('is held by a delayed task', async () => {
+            const engine = await openEngine();
+            const message = { name: 'a', args: [], key: 'k' };
+            const first = await engine.enqueue({ ...message, delay: 3_600_000 });
+            expect(await engine.enqueue(message)).toEqual(first);
+          });
+        }
+
+        if (can('retries')) {
+          test('is held by a task that waits for its retry', async () => {
+            const engine = await openEngine();
+            const failing = task('conformance.fails', () => {
+              throw new Error('not yet');
+            });
+            await engine.work([failing]);
+            const message = { name: 'conformance.fails', args: [], key: 'k', retries: backoff(1, 3_600_000) };
+            const first = await engine.enqueue(message);
+            await reaches(engine, first.id, ({ state, attempts }) => state === 'queued' && attempts === 1);
+            expect(await engine.enqueue(message)).toEqual(first);
+          });
+        }
+
+        test('may be any text', async () => {
+          const engine = await openEngine();
+          const keys = [
+            'a b',
+            'a:b',
+            'á',
+            'á'.normalize('NFD'),
+            'a\u0000b',
+            'a\u0000c',
+            '*',
+            "'",
+            'x'.repeat(500),
+            'X',
+          ];
+          const ids = new Set<string>();
+          for (const key of keys) ids.add((await engine.enqueue({ name: 'a', args: [], key })).id);
+          expect(ids.size).toBe(keys.length);
+          for (const key of keys) ids.add((await engine.enqueue({ name: 'a', args: [], key })).id);
+          expect(ids.size).toBe(keys.length);
+        });
+      });
+    }
+
+    describe('a worker', () => {
+      test('refuses what task() did not make, and bad options', async () => {
+        const engine = await openEngine();
+        const notTasks = [() => {}] as unknown as Parameters<TaskEngine['work']>[0];
+        await expect(engine.work(notTasks)).rejects.toMatchObject({ code: 'ERR_INVALID_TASK' });
+        await expect(engine.work([], { concurrency: 0 })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+      });
+
+      test('runs at most `concurrency` tasks at the same time, and as many', async () => {
+        const engine = await openEngine();
+        const gates = new Seen<Gate>();
+        let running = 0;
+        let most = 0;
+        const waits = task('conformance.waits', async () => {
+          running++;
+          most = Math.max(most, running);
+          const gate = new Gate();
+          gates.add(gate);
+          await gate.opened;
+          running--;
+        });
+        for (let count = 0; count < 7; count++) await engine.enqueue({ name: 'conformance.waits', args: [] });
+        await engine.work([waits], { concurrency: 3 });
+        await gates.count(3);
+        for (let count = 0; count < 7; count++) (await gates.next()).open();
+        expect(most).toBe(3);
+      });
+
+      test('leaves a task that it does not know to others, and reports it once', async () => {
+        const engine = await openEngine();
+        const { onError, reports } = reporter();
+        const ignorant = await engine.work([task('conformance.known', () => {})], { onError });
+        const { id } = await engine.enqueue({ name: 'conformance.unknown', args: [1] });
+        await reports.count(1);
+        await sleep(1500); // Several polls.
+        expect(reports.all).toHaveLength(1);
+        expect(reports.all[0]).toMatchObject({
+          error: { code: 'ERR_UNKNOWN_TASK', message: expect.stringContaining('conformance.unknown') },
+          context: { task: { id, name: 'conformance.unknown' } },
+        });
+        expect(await engine.get(id)).toMatchObject({ state: 'queued' });
+        await ignorant.close();
+        const seen = await record(engine, 'conformance.unknown');
+        expect(await seen.next()).toEqual([1]);
+        expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
+      });
+
+      test('close() waits for what runs and takes nothing more', async () => {
+        const engine = await openEngine();
+        const log: string[] = [];
+        const started = new Gate();
+        const gate = new Gate();
+        const waits = task('conformance.waits', async (label: string) => {
+          started.open();
+          await gate.opened;
+          log.push(label);
+        });
+        const worker = await engine.work([waits], { concurrency: 1 });
+        const first = await engine.enqueue({ name: 'conformance.waits', args: ['first'] });
+        const second = await engine.enqueue({ name: 'conformance.waits', args: ['second'] });
+        await started.opened;
+        const closed = worker.close().then(() => log.push('closed'));
+        await sleep(100);
+        gate.open();
+        await closed;
+        await worker.close();
+        expect(log).toEqual(['first', 'closed']);
+        expect(await engine.get(first.id)).toMatchObject({ state: 'succeeded' });
+        expect(await engine.get(second.id)).toMatchObject({ state: 'queued', attempts: 0 });
+        await engine.enqueue({ name: 'conformance.waits', args: ['third'] });
+        expect(log).toEqual(['first', 'closed']);
+      });
+
+      test('close({ timeout }) aborts what still runs and gives it back; that is no failure', async () => {
+        const engine = await openEngine();
+        const { onError, reports } = reporter();
+        const signals = new Seen<AbortSignal>();
+        const hangsFirst = task('conformance.hangs-first', () => {
+          const context = currentTask();
+          if (context?.attempt !== 1) return 'in the end';
+          signals.add(context.signal);
+          return new Promise((_, reject) => {
+            context.signal.addEventListener('abort', () => reject(context.signal.reason));
+          });
+        });
+        const worker = await engine.work([hangsFirst], { onError });
+        const { id } = await engine.enqueue({ name: 'conformance.hangs-first', args: [] });
+        const signal = await signals.next();
+        await worker.close({ timeout: 50 });
+        expect(signal.reason).toMatchObject({ code: 'ERR_TASK_ABANDONED' });
+        await engine.work([hangsFirst], { onError });
+        expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 'in the end' });
+        expect(reports.all).toEqual([]);
+      });
+
+      test("the engine's close() waits for running tasks too", async () => {
+        const engine = await openEngine();
+        const log: string[] = [];
+        const started = new Gate();
+        const gate = new Gate();
+        const waits = task('conformance.waits', async () => {
+          started.open();
+          await gate.opened;
+          log.push('ran');
+        });
+        await engine.work([waits]);
+        const { id } = await engine.enqueue({ name: 'conformance.waits', args: [] });
+        await started.opened;
+        const closed = engine.close().then(() => log.push('closed'));
+        await sleep(100);
+        gate.open();
+        await closed;
+        expect(log).toEqual(['ran', 'closed']);
+        expect(await (await openEngine()).get(id)).toMatchObject({ state: 'succeeded' });
+      });
+
+      test('work() after close() of the engine rejects with ERR_ENGINE_UNAVAILABLE', async () => {
+        const engine = await openEngine();
+        await engine.close();
+        await expect(engine.work([])).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+      });
+
+      test('that is killed with -9 while it runs a task: another one runs it', async () => {
+        const engine = await openEngine();
+        const { child, reports } = await startWorkerProcess();
+        const { id } = await engine.enqueue({ name: 'conformance.hang', args: ['to be killed'] });
+        await reports.first((report) => report.event === 'hangs');
+        await kill(child);
+        const seen = await record(engine, 'conformance.hang');
+        expect(await seen.next()).toEqual(['to be killed']);
+        expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2 });
+      });
+
+      test('shares the work with another one of its process: every task runs once', async () => {
+        const engine = await openEngine();
+        const runs = [await record(engine), await record(engine), await record(await openEngine())];
+        const ids = await enqueueMany(engine, 100);
+        for (const id of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+        expect(runs.flatMap(({ all }) => all)).toHaveLength(100);
+      });
+
+      test('shares the work with those of other processes: every task runs once', async () => {
+        const engine = await openEngine();
+        const processes = await Promise.all([startWorkerProcess(), startWorkerProcess()]);
+        const ids = await enqueueMany(engine, 200);
+        for (const id of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+        for (const { child } of processes) child.send('close');
+        await Promise.all(processes.map(({ child }) => exited(child)));
+        const runs = processes.flatMap(({ reports }) => reports.all.filter(({ event }) => event === 'ran'));
+        expect(sorted(runs.map((report) => (report.event === 'ran' ? report.id : '')))).toEqual(sorted(ids));
+      });
+
+      test('leaves nothing behind that keeps a process up', async () => {
+        const { child, reports } = startProcess('once');
+        expect(await exited(child)).toEqual({ code: 0, signal: null });
+        expect(reports.all).toMatchObject([{ event: 'ran' }]);
+      });
+    });
+
+    async function enqueueMany(engine: TaskEngine, count: number): Promise<string[]> {
+      const messages = Array.from({ length: count }, (_, number) => ({ name: 'conformance.record', args: [number] }));
+      const enqueued = await Promise.all(messages.map((message) => engine.enqueue(message)));
+      return enqueued.map(({ id }) => id);
+    }
+  });
+}
+
+/** What was seen so far, and a way to wait for more. */
+class Seen<T> {
+  readonly all: T[] = [];
+  #taken = 0;
+  readonly #waiting: (() => void)[] = [];
+
+  add(value: T): void {
+    this.all.push(value);
+    for (const check of this.#waiting.splice(0)) check();
+  }
+
+  /** The first one that fits, also among those seen before. */
+  async first(fits: (value: T) => boolean): Promise<T> {
+    for (;;) {
+      const index = this.all.findIndex(fits);
+      if (index !== -1) return this.all[index] as T;
+      await this.#more();
+    }
+  }
+
+  /** The first `count`. */
+  async count(count: number): Promise<T[]> {
+    while (this.all.length < count) await this.#more();
+    return this.all.slice(0, count);
+  }
+
+  /** Each call gives the one after the last call's. */
+  async next(): Promise<T> {
+    const index = this.#taken++;
+    await this.count(index + 1);
+    return this.all[index] as T;
+  }
+
+  #more(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve);
+    });
+  }
+}
+
+class Gate {
+  open: () => void = () => {};
+  readonly opened = new Promise<void>((resolve) => {
+    this.open = resolve;
+  });
+}
+
+interface Report {
+  error: unknown;
+  context: ErrorContext;
+}
+
+function reporter(): { onError: (error: unknown, context: ErrorContext) => void; reports: Seen<Report> } {
+  const reports = new Seen<Report>();
+  return { onError: (error, context) => reports.add({ error, context }), reports };
+}
+
+function backoff(limit: number, minDelay = 10): NonNullable<TaskMessage['retries']> {
+  return { limit, minDelay, maxDelay: minDelay, factor: 1, jitter: false };
+}
+
+/** Waits until the task is over; the test's own time limit ends a wait in vain. */
+function over(engine: TaskEngine, id: string): Promise<TaskRecord> {
+  return reaches(engine, id, ({ state }) => state === 'succeeded' || state === 'failed');
+}
+
+async function reaches(engine: TaskEngine, id: string, fits: (record: TaskRecord) => boolean): Promise<TaskRecord> {
+  for (;;) {
+    const record = await engine.get(id);
+    if (record === undefined) throw new Error(`the engine does not know the task ${id}`);
+    if (fits(record)) return record;
+    await sleep(10);
+  }
+}
+
+async function eventually<T>(call: () => Promise<T>, patience: number): Promise<T> {
+  const end = Date.now() + patience;
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (Date.now() > end) throw error;
+      await sleep(100);
+    }
+  }
+}
+
+async function failure(promise: Promise<unknown>): Promise<BackgroundTasksError> {
+  try {
+    await promise;
+  } catch (error) {
+    return error as BackgroundTasksError;
+  }
+  throw new Error('it resolved');
+}
+
+async function kill(child: ChildProcess): Promise<void> {
+  child.kill('SIGKILL');
+  await exited(child);
+}
+
+async function exited(child: ChildProcess): Promise<{ code: number | null; signal: string | null }> {
+  // Unlike "exit", "close" comes after the last message.
+  if (child.connected || (child.exitCode === null && child.signalCode === null)) await once(child, 'close');
+  return { code: child.exitCode, signal: child.signalCode };
+}
+
+function sorted<T>(values: readonly T[]): T[] {
+  return [...values].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
+}

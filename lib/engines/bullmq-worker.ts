@@ -1,0 +1,143 @@
+// A worker on BullMQ, and what it and the engine know of each other.
+
+import { DelayedError, type Job, type RedisOptions, UnrecoverableError, Worker } from 'bullmq';
+import { type CloseOptions, readCloseTimeout } from '../options.js';
+import { type Backoff, retryDelay } from '../retry.js';
+import { load, type TaskWorker } from './engine.js';
+import { abandonedTask, type MessageRunner, maxLost } from './message-runner.js';
+import { serializeError, serializeResult } from './serialize.js';
+
+export interface StoredMessage {
+  /** JSON, as it was when enqueue was called. */
+  readonly args: string;
+  readonly timeout: number | undefined;
+  readonly retries: Backoff | undefined;
+  /** How often a worker took it and did not begin it. */
+  readonly unused: number;
+}
+
+/** How many attempts have begun; BullMQ counts how often it was taken. */
+export function attemptOf({ attemptsStarted, data }: Job<StoredMessage>): number {
+  return attemptsStarted - data.unused;
+}
+
+const settings = {
+  // Of a worker that died the lock ends after 15 s, and the next check gives its task to another one.
+  lockDuration: 15_000,
+  lockRenewTime: 5000,
+  stalledInterval: 2500,
+  maxStalledCount: Number.MAX_SAFE_INTEGER, // The limit is kept here, where it is reported.
+  runRetryDelay: 1000,
+  settings: {
+    backoffStrategy: (retry: number, _type?: string, _error?: Error, job?: { data: StoredMessage }): number => {
+      const retries = job?.data.retries;
+      return retries === undefined ? 0 : Math.round(retryDelay(retry, retries));
+    },
+  },
+};
+
+export class BullmqWorker implements TaskWorker {
+  readonly #runner: MessageRunner;
+  readonly #worker: Worker<StoredMessage, string>;
+  readonly #onClosed: () => void;
+  readonly #reports = new Set<Promise<void>>();
+  #closing: Promise<void> | undefined = undefined;
+
+  constructor(queue: string, connection: RedisOptions, runner: MessageRunner, onClosed: () => void) {
+    this.#runner = runner;
+    this.#onClosed = onClosed;
+    this.#worker = new Worker(queue, (job, token) => this.#run(job, token), {
+      ...settings,
+      connection: { ...connection, enableOfflineQueue: true, maxRetriesPerRequest: null },
+      concurrency: Math.min(runner.concurrency, Number.MAX_SAFE_INTEGER),
+    });
+    // BullMQ goes on by itself once Redis is back, and needs a listener.
+    this.#worker.on('error', () => {});
+    this.#worker.on('failed', (job, error) => {
+      if (job?.finishedOn !== undefined) this.#report(job, 'cause' in error ? error.cause : error);
+    });
+  }
+
+  /** Rejects where Redis is out of reach. */
+  async ready(): Promise<void> {
+    try {
+      await load('bullmq', () => this.#worker.waitUntilReady());
+    } catch (error) {
+      await this.#worker.close(true);
+      this.#onClosed();
+      throw error;
+    }
+  }
+
+  async close(options: CloseOptions = {}): Promise<void> {
+    const timeout = readCloseTimeout(options);
+    this.#closing ??= this.#close(timeout);
+    return this.#closing;
+  }
+
+  /** A pause ends when all is stored; while Redis is away, never, and what could not be stored runs again elsewhere. */
+  async #close(timeout: number): Promise<void> {
+    const stored = this.#worker.pause();
+    await this.#runner.drain(timeout);
+    await load('bullmq', () => stored).catch(() => {});
+    await this.#worker.close(true);
+    await Promise.all(this.#reports);
+    this.#onClosed();
+  }
+
+  async #run(job: Job<StoredMessage>, token: string | undefined): Promise<string> {
+    const { id = '', name, data } = job;
+    const attempt = attemptOf(job);
+    if (this.#closing !== undefined) return putBack(job, token, 0, data.unused + 1);
+    if (!this.#runner.knows(name)) {
+      void this.#runner.reportUnknown({ id, name, attempt });
+      return putBack(job, token, unknownDelay(data.unused), data.unused + 1);
+    }
+    if (job.stalledCounter >= maxLost) {
+      await job.updateData({ ...data, unused: data.unused + 1 });
+      throw failure(abandonedTask(name), UnrecoverableError);
+    }
+    const { timeout } = data;
+    const outcome = await this.#runner.run({ id, name, args: JSON.parse(data.args), timeout, attempt });
+    switch (outcome.state) {
+      case 'succeeded':
+        return serializeResult(outcome.result) ?? '';
+      case 'dropped':
+        return putBack(job, token, 0);
+      case 'failed':
+        throw failure(outcome.error, Error);
+    }
+  }
+
+  #report(job: Job<StoredMessage>, error: unknown): void {
+    const { id = '', name } = job;
+    const report = this.#runner.report({ id, name, attempt: attemptOf(job) }, error);
+    this.#reports.add(report);
+    void report.then(() => this.#reports.delete(report));
+  }
+}
+
+/** ms before it is offered again: soon, since another worker may know it, and later on seldom, since none seems to. */
+function unknownDelay(refusals: number): number {
+  return refusals < 50 ? Math.min(50 * 2 ** refusals, 500) : 5000;
+}
+
+/** Back to the queue without counting as a failure. If that cannot be done, the lock ends and another worker takes it. */
+async function putBack(job: Job<StoredMessage>, token: string | undefined, delay: number, unused = 0): Promise<never> {
+  try {
+    if (unused > 0) await job.updateData({ ...job.data, unused });
+    await job.moveToDelayed(Date.now() + delay, token);
+  } catch {}
+  throw new DelayedError();
+}
+
+/** What BullMQ keeps of an error is its message. */
+function failure(error: unknown, Class: new (message: string) => Error): Error {
+  const { name, message } = serializeError(error);
+  return Object.assign(new Class(`${name}: ${message}`), { cause: error, stack: '' });
+}
+
+export function errorOf(failedReason: string): { name: string; message: string } {
+  const [, name = 'Error', message = failedReason] = /^(.*?): (.*)$/s.exec(failedReason) ?? [];
+  return { name, message };
+}

@@ -1,0 +1,226 @@
+// A worker on pg-boss, and what engine and worker know of pg-boss and of each other.
+//
+// All tasks are in one queue, since pg-boss orders by priority within a queue only; the name of a task is its group. A worker
+// takes tasks by fetch() and not by work(), which cannot pass over the names that the worker does not know, and which
+// waits for the slowest task of a batch before it takes another one.
+
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { type CloseOptions, readCloseTimeout } from '../options.js';
+import { type Backoff, retryDelay } from '../retry.js';
+import type { TaskInfo } from '../task.js';
+import { load, type TaskWorker } from './engine.js';
+import { abandonedTask, type MessageRunner, maxLost } from './message-runner.js';
+import { serializeError, serializeResult } from './serialize.js';
+
+export const queue = 'express-background-tasks';
+const pollInterval = 500;
+const heartbeatInterval = 5000;
+const batch = 100;
+
+/** What is stored of a message. pg-boss counts how often it was taken, and the counts here tell what came of that. */
+export interface StoredMessage {
+  readonly name: string;
+  /** JSON inside of JSON, since PostgreSQL's jsonb holds neither NUL nor half a surrogate pair. */
+  readonly args: string;
+  readonly timeout: number | undefined;
+  readonly retries: Backoff | undefined;
+  readonly failed: number;
+  /** Attempts given back by close(). */
+  readonly dropped: number;
+  /** How often it was taken and not begun. */
+  readonly unused: number;
+}
+
+export interface TakenJob {
+  readonly id: string;
+  readonly data: StoredMessage;
+  /** How often it was taken before. With the id it names this claim: what came later is not touched by its holder. */
+  readonly retryCount: number;
+}
+
+export interface StoredJob extends TakenJob {
+  readonly state: string;
+  readonly output: Output | null;
+  readonly createdOn: Date;
+  readonly startedOn: Date | null;
+  readonly completedOn: Date | null;
+}
+
+/** JSON in both, as in {@link StoredMessage.args}. */
+interface Output {
+  readonly result?: string | undefined;
+  readonly error?: string;
+}
+
+/** What is used of pg-boss's `PgBoss`. Not imported: pg-boss's own declarations compile with `skipLibCheck` only. */
+export interface Boss {
+  createQueue(name: string, options: object): Promise<void>;
+  send(name: string, data: object, options: object): Promise<string | null>;
+  findJobs(name: string, options: object): Promise<StoredJob[]>;
+  fetch(name: string, options: object): Promise<TakenJob[]>;
+  touch(name: string, jobs: TakenJob[]): Promise<unknown>;
+  complete(name: string, jobs: TakenJob[], output: Output): Promise<unknown>;
+  fail(name: string, job: TakenJob | string, output?: Output): Promise<{ affected?: number }>;
+  update(name: string, data: object, options: object): Promise<unknown>;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  off(event: 'error', listener: (error: Error) => void): unknown;
+}
+
+export class PgBossWorker implements TaskWorker {
+  readonly #boss: Boss;
+  readonly #runner: MessageRunner;
+  readonly #onClosed: () => void;
+  /** Taken, and not yet settled. */
+  readonly #open = new Map<TakenJob, Promise<void>>();
+  /** By result. */
+  readonly #ending = new Map<string | undefined, { jobs: TakenJob[]; written: Promise<unknown> }>();
+  /** Names that this worker has met and does not know. */
+  readonly #ignored = new Set<string>();
+  readonly #looping: Promise<void>;
+  readonly #heartbeat: NodeJS.Timeout;
+  #wakeUp: (() => void) | undefined = undefined;
+  #isWoken = false;
+  #closing: Promise<void> | undefined = undefined;
+
+  constructor(boss: Boss, runner: MessageRunner, onClosed: () => void) {
+    this.#boss = boss;
+    this.#runner = runner;
+    this.#onClosed = onClosed;
+    this.#heartbeat = setInterval(() => void this.#beat(), heartbeatInterval);
+    this.#looping = this.#loop();
+  }
+
+  /** Looks for tasks now rather than at the next poll. */
+  wake(): void {
+    this.#isWoken = true;
+    this.#wakeUp?.();
+  }
+
+  async close(options: CloseOptions = {}): Promise<void> {
+    const timeout = readCloseTimeout(options);
+    this.#closing ??= this.#close(timeout);
+    return this.#closing;
+  }
+
+  async #close(timeout: number): Promise<void> {
+    this.wake();
+    await this.#runner.drain(timeout);
+    await load('pg-boss', async () => {
+      await this.#looping;
+      await Promise.all(this.#open.values());
+    }).catch(() => {}); // PostgreSQL is away: another worker takes them again.
+    clearInterval(this.#heartbeat);
+    this.#onClosed();
+  }
+
+  async #loop(): Promise<void> {
+    while (this.#closing === undefined) {
+      this.#isWoken = false;
+      const free = Math.min(batch, this.#runner.concurrency - this.#open.size);
+      const taken = free > 0 ? await this.#fetch(free) : [];
+      for (const job of taken) this.#open.set(job, this.#handle(job));
+      if (taken.length < free || free === 0) await this.#pause();
+    }
+  }
+
+  async #fetch(batchSize: number): Promise<TakenJob[]> {
+    try {
+      return await this.#boss.fetch(queue, { batchSize, ignoreGroups: [...this.#ignored] });
+    } catch {
+      return []; // PostgreSQL is away: the next poll tries again.
+    }
+  }
+
+  async #pause(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wakeUp = resolve;
+      timer = setTimeout(resolve, pollInterval);
+      if (this.#isWoken) resolve();
+    });
+    clearTimeout(timer);
+  }
+
+  async #beat(): Promise<void> {
+    if (this.#open.size > 0) await this.#boss.touch(queue, [...this.#open.keys()]).catch(() => {});
+  }
+
+  async #handle(job: TakenJob): Promise<void> {
+    const settle = await this.#attempt(job);
+    for (let tries = 0; tries < 60; tries++) {
+      try {
+        await settle();
+        break;
+      } catch {
+        if (this.#closing !== undefined) break;
+        await sleep(1000); // PostgreSQL is away. Should that take longer, the task will run again.
+      }
+    }
+    this.#open.delete(job);
+    this.wake();
+  }
+
+  /** Runs it, and returns how to write down what came of it. */
+  async #attempt(job: TakenJob): Promise<() => Promise<unknown>> {
+    const { name, args, timeout, retries, failed, dropped, unused } = job.data;
+    const info = { id: job.id, name, attempt: job.retryCount + 1 - unused };
+    if (this.#closing !== undefined) return () => this.#putBack(job, { unused: unused + 1 });
+    if (!this.#runner.knows(name)) {
+      this.#ignored.add(name);
+      void this.#runner.reportUnknown(info);
+      return () => this.#putBack(job, { unused: unused + 1 });
+    }
+    if (info.attempt - 1 - failed - dropped >= maxLost) {
+      info.attempt--;
+      return () => this.#fail(job, info, abandonedTask(name), { unused: unused + 1 });
+    }
+    const outcome = await this.#runner.run({ ...info, args: JSON.parse(args), timeout });
+    switch (outcome.state) {
+      case 'succeeded': {
+        const result = serializeResult(outcome.result);
+        return () => this.#complete(job, result);
+      }
+      case 'dropped':
+        return () => this.#putBack(job, { dropped: dropped + 1 });
+      case 'failed': {
+        if (retries === undefined || failed >= retries.limit) return () => this.#fail(job, info, outcome.error);
+        const delay = retryDelay(failed + 1, retries);
+        return () => this.#putBack(job, { failed: failed + 1 }, { startAfter: Math.ceil(delay) / 1000 });
+      }
+    }
+  }
+
+  /** Those that end in one turn of the event loop with the same result, which is mostly none, by one statement. */
+  #complete(job: TakenJob, result: string | undefined): Promise<unknown> {
+    const ending = this.#ending.get(result);
+    if (ending !== undefined) {
+      ending.jobs.push(job);
+      return ending.written;
+    }
+    const jobs = [job];
+    const written = nextTurn().then(() => {
+      this.#ending.delete(result);
+      return this.#boss.complete(queue, jobs, { result });
+    });
+    this.#ending.set(result, { jobs, written });
+    return written;
+  }
+
+  /**
+   * Resolves with false where the task is not this worker's any more. If the process dies between the two steps, the task
+   * runs again after the queue's retryDelay, and counts as one whose worker died.
+   */
+  async #putBack(job: TakenJob, counts: Partial<StoredMessage>, options: object = { startAfter: 0 }): Promise<boolean> {
+    const { affected } = await this.#boss.fail(queue, job);
+    if (affected === 0) return false;
+    await this.#boss.update(queue, { ...job.data, ...counts }, { id: job.id, ...options });
+    return true;
+  }
+
+  /** The queue's retryLimit, which is there for workers that die, has to be taken from the task first. */
+  async #fail(job: TakenJob, info: TaskInfo, error: unknown, counts: Partial<StoredMessage> = {}): Promise<void> {
+    if (!(await this.#putBack(job, counts, { retryLimit: 0, startAfter: 60 }))) return;
+    await this.#boss.fail(queue, job.id, { error: JSON.stringify(serializeError(error)) });
+    await this.#runner.report(info, error);
+  }
+}

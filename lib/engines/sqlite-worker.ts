@@ -1,0 +1,271 @@
+// A worker of the SQLite engine: takes tasks when there are some, keeps their leases, writes down how they ended.
+
+import { randomUUID } from 'node:crypto';
+import { setImmediate } from 'node:timers'; // Not the global one: a user's fake timers must not stop the tasks.
+import { type CloseOptions, readCloseTimeout } from '../options.js';
+import { type Backoff, retryDelay } from '../retry.js';
+import type { TaskInfo } from '../task.js';
+import type { TaskWorker } from './engine.js';
+import { type AttemptOutcome, abandonedTask, type MessageRunner } from './message-runner.js';
+import { serializeError, serializeResult } from './serialize.js';
+import { type GroupCommit, isBusy, type Write } from './sqlite-commits.js';
+import type { TakenTask, TaskTable } from './sqlite-table.js';
+
+export interface SqliteWorkerSettings {
+  readonly lease: number;
+  readonly pollInterval: number;
+  readonly retention: number;
+  /** Whether a worker of this process knows a task by this name. */
+  readonly isKnown: (name: string) => boolean;
+  /** Called when a task was given back, which another worker of this process may take. */
+  readonly onGivenBack: () => void;
+}
+
+/** So many tasks are taken, and so many finished ones removed, in one transaction. */
+const batch = 100;
+
+/** After this many ms of tasks the event loop gets its turn. */
+const timeSlice = 5;
+
+/** How long an unknown task is left to workers of other processes before it is reported, and between looks, in ms. */
+const unknownAfter = 1000;
+
+/** How long close() tries to write down how tasks ended, in ms. */
+const closeTimeout = 4500;
+
+export class SqliteWorker implements TaskWorker {
+  readonly #table: TaskTable;
+  readonly #commits: GroupCommit;
+  readonly #runner: MessageRunner;
+  readonly #settings: SqliteWorkerSettings;
+  readonly #names: readonly string[];
+  readonly #id = randomUUID();
+  readonly #turn: Write;
+  /** Taken and not yet started. */
+  readonly #taken: TakenTask[] = [];
+  #isStartScheduled = false;
+  /** Tasks whose end is not written down yet, and reports: what close() waits for. */
+  readonly #open = new Set<Promise<void>>();
+  #timer: NodeJS.Timeout | undefined = undefined;
+  #renewedAt = 0;
+  #isRemoving = false;
+  #looksForUnknownAt = 0;
+  #closing: Promise<void> | undefined = undefined;
+  #isClosed = false;
+  #givesUpAt = Number.POSITIVE_INFINITY;
+
+  constructor(table: TaskTable, commits: GroupCommit, runner: MessageRunner, settings: SqliteWorkerSettings) {
+    this.#table = table;
+    this.#commits = commits;
+    this.#runner = runner;
+    this.#settings = settings;
+    this.#names = runner.names;
+    this.#turn = this.#makeTurn();
+    this.#setTimer(0);
+  }
+
+  knows(name: string): boolean {
+    return this.#runner.knows(name);
+  }
+
+  /** To be called when there may be something to take. */
+  wake(): void {
+    if (this.#free > 0) this.#commits.addLast(this.#turn);
+  }
+
+  async close(options: CloseOptions = {}): Promise<void> {
+    const timeout = readCloseTimeout(options);
+    this.#closing ??= this.#close(timeout);
+    await this.#closing;
+  }
+
+  async #close(timeout: number): Promise<void> {
+    for (const task of this.#taken.splice(0)) this.#start(task);
+    await this.#runner.drain(timeout);
+    this.#givesUpAt = performance.now() + closeTimeout;
+    while (this.#open.size > 0) await Promise.all(this.#open);
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+  }
+
+  get #free(): number {
+    if (this.#closing !== undefined) return 0;
+    return this.#runner.concurrency - this.#runner.running - this.#taken.length;
+  }
+
+  /** Looks for what other processes have enqueued or left behind, and after the leases. */
+  readonly #tick = (): void => {
+    this.#setTimer(Math.min(this.#settings.pollInterval, this.#settings.lease / 3));
+    const now = Date.now();
+    try {
+      if (this.#renewsIn() <= 0 || (this.#free > 0 && this.#table.isWorkWaiting(this.#names, now))) {
+        this.#commits.addLast(this.#turn);
+      } else {
+        this.#setTimerTo(this.#table.nextDue());
+      }
+      if (this.#closing !== undefined) return;
+      if (!this.#isRemoving && this.#table.isAnyFinished(now - this.#settings.retention)) this.#removeFinished();
+      if (performance.now() >= this.#looksForUnknownAt) this.#reportUnknown(now - unknownAfter);
+    } catch {
+      // The database is out of reach: the next tick looks again.
+    }
+  };
+
+  #setTimer(delay: number): void {
+    clearTimeout(this.#timer);
+    if (!this.#isClosed) this.#timer = setTimeout(this.#tick, delay);
+  }
+
+  #setTimerTo(nextDue: number): void {
+    const due = this.#free > 0 ? nextDue - Date.now() : Number.POSITIVE_INFINITY;
+    this.#setTimer(Math.max(1, Math.min(this.#settings.pollInterval, this.#renewsIn(), due)));
+  }
+
+  #renewsIn(): number {
+    if (this.#open.size === 0) return Number.POSITIVE_INFINITY;
+    return this.#renewedAt + this.#settings.lease / 3 - performance.now();
+  }
+
+  /**
+   * Renews the leases if that is due, then takes tasks for the free slots. In this order: a worker whose event loop was
+   * blocked for long shall not take its own tasks from itself.
+   */
+  #makeTurn(): Write {
+    let renewed = false;
+    let lost: TaskInfo[] = [];
+    let taken: TakenTask[] = [];
+    let nextDue = 0;
+    return {
+      isDurable: false,
+      apply: () => {
+        const now = Date.now();
+        const until = now + this.#settings.lease;
+        renewed = this.#renewsIn() <= 0;
+        if (renewed) this.#table.renew(this.#id, until);
+        lost = this.#table.refresh(now);
+        const limit = Math.min(batch, this.#free);
+        taken = limit > 0 ? this.#table.take(this.#id, this.#names, limit, now, until) : [];
+        nextDue = this.#table.nextDue();
+      },
+      committed: () => {
+        if (renewed || this.#open.size === 0) this.#renewedAt = performance.now();
+        for (const info of lost) this.#track(this.#runner.report(info, abandonedTask(info.name)));
+        this.#taken.push(...taken);
+        if (taken.length === batch) this.wake();
+        if (!this.#isStartScheduled) this.#startTaken();
+        this.#setTimerTo(nextDue);
+      },
+      failed: (error) => isBusy(error) && this.#closing === undefined,
+    };
+  }
+
+  readonly #startTaken = (): void => {
+    this.#isStartScheduled = false;
+    const sliceEnd = performance.now() + timeSlice;
+    for (let task = this.#taken.shift(); task !== undefined; task = this.#taken.shift()) {
+      this.#start(task);
+      if (performance.now() < sliceEnd) continue;
+      this.#isStartScheduled = true;
+      setImmediate(this.#startTaken);
+      return;
+    }
+  };
+
+  #start(task: TakenTask): void {
+    this.#track(this.#run(task));
+  }
+
+  #track(work: Promise<void>): void {
+    this.#open.add(work);
+    void work.then(() => this.#open.delete(work));
+  }
+
+  async #run(task: TakenTask): Promise<void> {
+    const outcome = await this.#attempt(task);
+    const retryIn = outcome.state === 'failed' ? retryOf(task) : undefined;
+    const end = this.#end(this.#endOf(task, outcome, retryIn));
+    this.wake();
+    if (!(await end)) return;
+    if (outcome.state === 'dropped') this.#settings.onGivenBack();
+    if (outcome.state !== 'failed' || retryIn !== undefined) return;
+    await this.#runner.report({ id: task.id, name: task.name, attempt: task.attempts }, outcome.error);
+  }
+
+  async #attempt({ id, name, args, timeout, attempts }: TakenTask): Promise<AttemptOutcome> {
+    try {
+      const message = { id, name, args: JSON.parse(args), timeout: timeout ?? undefined, attempt: attempts };
+      return await this.#runner.run(message);
+    } catch (error) {
+      return { state: 'failed', error }; // Somebody else has changed the row.
+    }
+  }
+
+  /** Writes down how the attempt ended. Resolves with false where the lease was lost meanwhile: then it is not ours to end. */
+  #end(write: () => boolean): Promise<boolean> {
+    let isOurs = false;
+    return new Promise((resolve) => {
+      this.#commits.add({
+        isDurable: false,
+        apply: () => {
+          isOurs = write();
+        },
+        committed: () => resolve(isOurs),
+        failed: () => {
+          if (performance.now() < this.#givesUpAt) return true;
+          resolve(false);
+          return false;
+        },
+      });
+    });
+  }
+
+  #endOf(task: TakenTask, outcome: AttemptOutcome, retryIn: number | undefined): () => boolean {
+    switch (outcome.state) {
+      case 'succeeded': {
+        const result = serializeResult(outcome.result);
+        return () => this.#table.succeed(this.#id, task, result);
+      }
+      case 'failed': {
+        if (retryIn !== undefined) return () => this.#table.retry(this.#id, task, retryIn);
+        const error = JSON.stringify(serializeError(outcome.error));
+        return () => this.#table.fail(this.#id, task, error);
+      }
+      case 'dropped':
+        return () => this.#table.giveBack(this.#id, task);
+    }
+  }
+
+  #reportUnknown(dueBy: number): void {
+    this.#looksForUnknownAt = performance.now() + unknownAfter;
+    for (const info of this.#table.unknown(this.#settings.isKnown, dueBy)) {
+      this.#track(this.#runner.reportUnknown(info));
+    }
+  }
+
+  #removeFinished(): void {
+    let count = 0;
+    const removal: Write = {
+      isDurable: false,
+      apply: () => {
+        count = this.#table.removeFinished(Date.now() - this.#settings.retention, batch);
+      },
+      committed: () => {
+        this.#isRemoving = count === batch && this.#closing === undefined;
+        if (this.#isRemoving) this.#commits.add(removal);
+      },
+      failed: () => {
+        this.#isRemoving = false;
+        return false;
+      },
+    };
+    this.#isRemoving = true;
+    this.#commits.add(removal);
+  }
+}
+
+/** In how many ms a task whose attempt has failed is to be tried again; undefined if it is not. */
+function retryOf({ retries, failures }: TakenTask): number | undefined {
+  if (retries === null) return undefined;
+  const backoff: Backoff = JSON.parse(retries);
+  return failures < backoff.limit ? retryDelay(failures + 1, backoff) : undefined;
+}
