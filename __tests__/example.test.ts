@@ -7,8 +7,16 @@ import { appendFile, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { RequestHandler } from 'express';
-import { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from '../lib/index';
+import {
+  type BackgroundTasksMiddleware,
+  type BackgroundTasksOptions,
+  backgroundTasks,
+  type Task,
+  type TaskEngine,
+} from '../lib/index';
+import { describeWith } from './engines/requirements';
 import { deferred } from './fixtures/deferred';
 import { expresses, openSocket, serve } from './fixtures/serve';
 
@@ -70,44 +78,116 @@ describe.each(expresses)('the example on Express %s', (_version, express) => {
     );
   });
 
-  it('answers an upload with 202, and has its result later', async () => {
-    const response = await post(`${url}/uploads`, 'two words\nand three more');
-    expect(response.status).toBe(202);
-    const result = `${url}${response.headers.get('location')}`;
-    expect((await fetch(result)).status).toBe(404);
-
-    goOn();
-    await tasks.idle();
-    expect(await (await fetch(result)).json()).toEqual({ bytes: 24, lines: 2, words: 5 });
-  });
-
-  it('reports an upload that is no text, after its 202, and goes on with the next task', async () => {
-    const response = await post(`${url}/uploads`, new Uint8Array([0xff, 0xfe]));
-    expect(response.status).toBe(202);
+  it('reports a notification to nobody, after its 200, and goes on with the next task', async () => {
+    const response = await post(`${url}/send-notification/nobody`);
+    expect(response.status).toBe(200);
     expect(reports).toEqual([]);
 
     goOn();
     await tasks.idle();
-    const notText = expect.objectContaining({ code: 'ERR_ENCODING_INVALID_ENCODED_DATA' });
+    const err = expect.objectContaining({ message: '"nobody" is no e-mail address' });
+    const request = 'POST /send-notification/nobody';
     expect(reports).toEqual([
-      [{ err: notText, task: expect.anything(), request: 'POST /uploads' }, 'Background task "analyseUpload" failed'],
+      [{ err, task: expect.anything(), request }, 'Background task "writeNotification" failed'],
     ]);
     expect(await readdir(directory)).toEqual([]);
-    expect(await (await fetch(url)).json()).toEqual({ notifications: 0, uploads: 1 });
+    expect(await (await fetch(url)).json()).toEqual({ notifications: 1 });
   });
 
-  it('refuses an upload of nothing, without a task', async () => {
-    expect((await post(`${url}/uploads`)).status).toBe(400);
-    expect(tasks.stats).toMatchObject({ pending: 0, running: 0, succeeded: 0 });
+  it('has no uploads without an engine', async () => {
+    expect((await post(`${url}/uploads`, 'text')).status).toBe(404);
   });
 
   it('counts what was done, in a synchronous task', async () => {
     await post(`${url}/send-notification/ada@example.com`);
-    expect(await (await fetch(url)).json()).toEqual({ notifications: 0, uploads: 0 });
+    expect(await (await fetch(url)).json()).toEqual({ notifications: 0 });
     goOn();
     await tasks.idle();
-    expect(await (await fetch(url)).json()).toEqual({ notifications: 1, uploads: 0 });
+    expect(await (await fetch(url)).json()).toEqual({ notifications: 1 });
   });
+});
+
+describeWith({ node: 22 }, 'the uploads of the example', () => {
+  let engine: TaskEngine;
+
+  /** Of the same copy of the library as the example that is loaded after it. */
+  function openEngine(): void {
+    jest.resetModules();
+    const { createEngine } = require('./engines/fixtures/sqlite') as typeof import('./engines/fixtures/sqlite.js');
+    engine = createEngine({ path: join(directory, 'tasks.db') });
+  }
+
+  afterEach(() => engine.close());
+
+  async function ended(url: string): Promise<object> {
+    for (;;) {
+      const status = (await (await fetch(url)).json()) as { state: string };
+      if (status.state === 'succeeded' || status.state === 'failed') return status;
+      await sleep(20);
+    }
+  }
+
+  describe.each(expresses)('on Express %s', (_version, express) => {
+    let url: string;
+    let analyseUpload: Task;
+
+    beforeEach(async () => {
+      jest.doMock('express', () => express);
+      openEngine();
+      const { makeApp } = require('../example/app') as typeof import('../example/app.js');
+      ({ analyseUpload } = require('../example/uploads') as typeof import('../example/uploads.js'));
+      ({ url } = await serve(makeApp(logFile, { engine }).app));
+    });
+
+    afterEach(() => {
+      jest.dontMock('express');
+    });
+
+    it('are stored before the answer, and can be asked for until a worker has done them', async () => {
+      const response = await post(`${url}/uploads`, 'two words\nand three more');
+      expect(response.status).toBe(202);
+      const status = `${url}${response.headers.get('location')}`;
+      expect(await (await fetch(status)).json()).toMatchObject({ name: 'analyse upload', state: 'queued' });
+
+      await engine.work([analyseUpload]);
+      expect(await ended(status)).toMatchObject({ state: 'succeeded', result: { bytes: 24, lines: 2, words: 5 } });
+    });
+
+    it('fail after the answer where they are no text', async () => {
+      const onError = jest.fn();
+      await engine.work([analyseUpload], { onError });
+      const response = await post(`${url}/uploads`, new Uint8Array([0xff, 0xfe]));
+      expect(response.status).toBe(202);
+      const error = { name: 'TypeError', message: expect.stringContaining('not valid') };
+      expect(await ended(`${url}${response.headers.get('location')}`)).toMatchObject({ state: 'failed', error });
+      await engine.close();
+      expect(onError).toHaveBeenCalledTimes(1);
+    });
+
+    it('are refused where they are empty, without a task', async () => {
+      expect((await post(`${url}/uploads`)).status).toBe(400);
+      expect((await readdir(directory)).filter((name) => name.endsWith('.upload'))).toEqual([]);
+    });
+  });
+
+  it('are worked on by a process of their own, which ends its task at SIGTERM', async () => {
+    openEngine();
+    const { analyseUpload } = require('../example/uploads') as typeof import('../example/uploads.js');
+    const file = join(directory, 'an.upload');
+    writeFileSync(file, 'one line');
+    const { id } = await engine.enqueue({ name: analyseUpload.name, args: [file] });
+
+    const args = ['--import', 'tsx', join(__dirname, '../example/worker.ts'), join(directory, 'tasks.db')];
+    const worker = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    let output = '';
+    worker.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      output += chunk;
+      if (chunk.includes('started')) worker.kill('SIGTERM');
+    });
+    const [code] = await once(worker, 'close');
+    expect({ code, output }).toEqual({ code: 0, output: expect.stringMatching(/done \(attempt 1\).*has stopped/s) });
+    expect(await engine.get(id)).toMatchObject({ state: 'succeeded', result: { bytes: 8, lines: 1, words: 2 } });
+  }, 60_000);
 });
 
 describe('the server of the example', () => {
@@ -173,17 +253,16 @@ describe('the server of the example', () => {
     socket.setEncoding('utf8').on('data', (chunk: string) => {
       answer += chunk;
     });
-    socket.write('POST /uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\none ');
+    socket.write('POST /send-notification/ada@example.com HTTP/1.1\r\nHost: local');
     // Its answer says that the server has read what came before it.
     await (await fetch(url)).text();
     server.kill('SIGTERM');
     await printed('SIGTERM: letting');
-    socket.write('words');
+    socket.write('host\r\n\r\n');
     await Promise.all([once(socket, 'close'), exited()]);
 
-    expect(answer).toMatch(/^HTTP\/1.1 202 /);
-    const id = answer.match(/"id":"(.+)"/)?.[1];
-    expect(JSON.parse(await readFile(join(directory, `${id}.json`), 'utf8'))).toEqual({ bytes: 9, lines: 1, words: 2 });
+    expect(answer).toMatch(/^HTTP\/1.1 200 /);
+    expect(await readFile(logFile, 'utf8')).toBe('notification for ada@example.com: some notification\n');
     expect(output).toContain('Stopped: 2 tasks succeeded');
   }, 60_000);
 });

@@ -1,14 +1,14 @@
 // The app of FastAPI's tutorial on background tasks, in Express. Its tasks write real files, after the response.
 
-import { randomUUID } from 'node:crypto';
-import { appendFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { appendFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express, { type Express, type RequestHandler } from 'express';
 import { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from '../lib/index.js';
+import { uploads } from './uploads.js';
 
 export interface ExampleOptions extends BackgroundTasksOptions {
-  /** How long each asynchronous task takes, in ms: stands for a mail server, or for a big file. Default 500. */
+  /** How long each notification takes, in ms: stands for a mail server. Default 500. */
   pause?: number;
 }
 
@@ -18,48 +18,34 @@ export interface Example {
   tasks: BackgroundTasksMiddleware;
 }
 
-/** Notifications go to the log file, the results of uploads into files beside it. Their directory must exist. */
+/** Notifications go to the log file, uploads into files beside it. Without an engine there are no uploads. */
 export function makeApp(logFile: string, { pause = 500, ...options }: ExampleOptions = {}): Example {
-  const directory = dirname(logFile);
-  const counts = { notifications: 0, uploads: 0 };
+  let notifications = 0;
 
   const app = express();
   const tasks = backgroundTasks(options);
   app.use(tasks);
 
   app.get('/', (_req, res) => {
-    res.json(counts);
+    res.json({ notifications });
   });
 
   app.use('/send-notification', logQuery);
   app.post('/send-notification/:email', (req, res) => {
     res.locals.backgroundTasks.add(writeNotification, req.params.email, { message: 'some notification' });
-    res.locals.backgroundTasks.add(count, 'notifications');
+    res.locals.backgroundTasks.add(countNotification);
     res.json({ message: 'Notification sent in the background' });
   });
 
-  app.post('/uploads', express.raw({ type: () => true, limit: '1mb' }), (req, res) => {
-    const content: unknown = req.body;
-    if (!Buffer.isBuffer(content) || content.length === 0) {
-      res.status(400).json({ message: 'Nothing was uploaded' });
-      return;
-    }
-    const id = randomUUID();
-    res.locals.backgroundTasks.add(analyseUpload, content, join(directory, `${id}.json`));
-    res.locals.backgroundTasks.add(count, 'uploads');
-    res.status(202).location(`/uploads/${id}`).json({ id });
-  });
-
-  app.get('/uploads/:id', (req, res) => {
-    res.sendFile(`${req.params.id}.json`, { root: directory }, (error) => {
-      if (error !== undefined && !res.headersSent) res.status(404).json({ message: 'No result, or not yet' });
-    });
-  });
+  const { engine } = options;
+  if (engine !== undefined) app.use(uploads(dirname(logFile), engine));
 
   return { app, tasks };
 
+  /** Fails on what is no address, which the client does not learn: it has its answer. The next task runs all the same. */
   async function writeNotification(email: string, { message }: { message: string }): Promise<void> {
     await sleep(pause);
+    if (!email.includes('@')) throw new Error(`"${email}" is no e-mail address`);
     await appendFile(logFile, `notification for ${email}: ${message}\n`);
   }
 
@@ -68,18 +54,9 @@ export function makeApp(logFile: string, { pause = 500, ...options }: ExampleOpt
     await appendFile(logFile, line);
   }
 
-  /** Fails on what is no text, which the client does not learn: it has its answer. */
-  async function analyseUpload(content: Buffer, resultFile: string): Promise<void> {
-    await sleep(pause);
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(content);
-    const lines = text.split('\n').length;
-    const words = text.split(/\s+/).filter((word) => word !== '').length;
-    await writeFile(resultFile, JSON.stringify({ bytes: content.length, lines, words }));
-  }
-
   /** A task need not be asynchronous. */
-  function count(what: keyof typeof counts): void {
-    counts[what]++;
+  function countNotification(): void {
+    notifications++;
   }
 
   /** What FastAPI calls a dependency: a middleware that adds its own task to the list of the same response. */

@@ -2,27 +2,54 @@
 
 import { once } from 'node:events';
 import { mkdtempSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import closeWithGrace from 'close-with-grace';
 import { makeApp } from './app.js';
+import { openEngine } from './engine.js';
+import { analyseUpload } from './uploads.js';
 
 const { PORT = '3000', LOG_FILE: logFile = join(mkdtempSync(join(tmpdir(), 'background-tasks-')), 'log.txt') } =
   process.env;
-const { app, tasks } = makeApp(logFile);
+const tasksFile = join(dirname(logFile), 'tasks.db');
 
-const server = createServer((req, res) => {
-  // While the server stops, each connection ends with the answer under way: close() leaves the busy ones open.
-  if (!server.listening) res.setHeader('Connection', 'close');
-  res.once('close', () => {
-    if (!server.listening) req.socket.end();
+async function main(): Promise<void> {
+  const engine = await openEngine(tasksFile);
+  const { app, tasks } = makeApp(logFile, { ...(engine && { engine }) });
+  const worker = await engine?.work([analyseUpload]);
+
+  const server = createServer((req, res) => {
+    // While the server stops, each connection ends with the answer under way: close() leaves the busy ones open.
+    if (!server.listening) res.setHeader('Connection', 'close');
+    res.once('close', () => {
+      if (!server.listening) req.socket.end();
+    });
+    app(req, res);
   });
-  app(req, res);
-});
+
+  // Longer than what it waits for: 5 s for the requests, 10 s for the tasks after them, 10 s for those of the worker.
+  closeWithGrace({ delay: 26_000 }, async ({ signal, err }) => {
+    if (err !== undefined) console.error(err);
+    console.log(`${signal ?? 'Error'}: letting the requests and their tasks end`);
+    await stop(server, 5_000);
+    const { succeeded, failed, abandoned } = await tasks.close({ timeout: 10_000 });
+    await worker?.close({ timeout: 10_000 });
+    await engine?.close();
+    console.log(`Stopped: ${succeeded} tasks succeeded, ${failed} failed, ${abandoned.length} were abandoned`);
+  });
+
+  server.listen(Number(PORT), () => {
+    const address = server.address();
+    const url = `http://localhost:${typeof address === 'object' ? address?.port : PORT}`;
+    console.log(`Listening on ${url}, writing to ${logFile}. Try:
+${engine === undefined ? notifications(url) + noUploads : notifications(url) + uploads(url)}
+  kill -TERM ${process.pid}    # or Ctrl+C: stops when the tasks have ended`);
+  });
+}
 
 /** Stops listening and lets the requests end. After `limit` ms those that have not are cut off. */
-async function stop(limit: number): Promise<void> {
+async function stop(server: Server, limit: number): Promise<void> {
   server.close();
   server.closeIdleConnections();
   const timer = setTimeout(() => server.closeAllConnections(), limit);
@@ -30,29 +57,25 @@ async function stop(limit: number): Promise<void> {
   clearTimeout(timer);
 }
 
-// Longer than what it waits for: 5 s for the requests, 10 s for the tasks.
-closeWithGrace({ delay: 16_000 }, async ({ signal, err }) => {
-  if (err !== undefined) console.error(err);
-  console.log(`${signal ?? 'Error'}: letting the requests and their tasks end`);
-  await stop(5_000);
-  const { succeeded, failed, abandoned } = await tasks.close({ timeout: 10_000 });
-  console.log(`Stopped: ${succeeded} tasks succeeded, ${failed} failed, ${abandoned.length} were abandoned`);
-});
-
-server.listen(Number(PORT), () => {
-  const address = server.address();
-  const url = `http://localhost:${typeof address === 'object' ? address?.port : PORT}`;
-  console.log(`Listening on ${url}, writing to ${logFile}. Try:
-
+const notifications = (url: string): string => `
   curl -X POST '${url}/send-notification/ada@example.com'
   curl -X POST '${url}/send-notification/ada@example.com?q=lovelace'
+  curl -X POST '${url}/send-notification/nobody'    # its task fails, and is reported here
   cat ${logFile}
-
-  curl -i --data-binary @README.md ${url}/uploads
-  curl ${url}/uploads/<the id from the answer>
-
-  head -c 100 /dev/urandom | curl -i --data-binary @- ${url}/uploads    # its task fails, and is reported here
-
   curl ${url}/
-  kill -TERM ${process.pid}    # or Ctrl+C: stops when the tasks have ended`);
+`;
+
+const uploads = (url: string): string => `
+  curl -i --data-binary @README.md ${url}/uploads
+  curl -i ${url}/tasks/<the id from the answer>
+  npm run example:worker -- ${tasksFile}    # in another terminal: shares the work
+`;
+
+const noUploads = `
+  Uploads need Node.js 22 or later, which better-sqlite3 13 runs on; this is ${process.versions.node}.
+`;
+
+main().catch((error: unknown) => {
+  console.error(error);
+  process.exit(1);
 });

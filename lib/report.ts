@@ -2,6 +2,7 @@
 
 import type { Request, Response } from 'express';
 import { isAwaitable } from './awaitable.js';
+import { isError } from './is-error.js';
 import { show } from './show.js';
 import type { TaskInfo } from './task.js';
 
@@ -126,16 +127,7 @@ function print(message: string, error: unknown): void {
 
 /** A logger writes a thrown `undefined` as nothing at all, so the message says what was thrown if it is no Error. */
 function thrown(error: unknown): string {
-  return hasStack(error) ? '' : `: it threw ${show(error)}`;
-}
-
-/** True of errors, also where `instanceof Error` and `isNativeError` are not: of another realm, DOMException in Node 20. */
-function hasStack(error: unknown): boolean {
-  try {
-    return typeof (error as Error | null | undefined)?.stack === 'string';
-  } catch {
-    return false;
-  }
+  return isError(error) ? '' : `: it threw ${show(error)}`;
 }
 
 /** Without the query string, in which secrets travel. */

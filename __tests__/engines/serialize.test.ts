@@ -197,6 +197,11 @@ describe('serializeError', () => {
       Object.assign(new Error(), { message: Symbol('m') }),
       { name: 'Error', message: 'Symbol(m)' },
     ],
+    [
+      'one of another realm',
+      runInContext('new RangeError("far")', createContext()),
+      { name: 'RangeError', message: 'far' },
+    ],
     ['a text', 'text', { name: 'Error', message: 'text' }],
     ['undefined', undefined, { name: 'Error', message: 'undefined' }],
     ['null', null, { name: 'Error', message: 'null' }],

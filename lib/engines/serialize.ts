@@ -2,6 +2,7 @@
 
 import { inspect } from 'node:util';
 import { BackgroundTasksError } from '../errors.js';
+import { isError } from '../is-error.js';
 
 type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json | undefined };
 
@@ -47,7 +48,7 @@ export function serializeResult(value: unknown): string | undefined {
 /** What is kept of the error of a task that failed. */
 export function serializeError(error: unknown): { name: string; message: string } {
   try {
-    if (error instanceof Error) return { name: String(error.name), message: String(error.message) };
+    if (error instanceof Error || isError(error)) return { name: String(error.name), message: String(error.message) };
     return { name: 'Error', message: typeof error === 'string' ? error : inspect(error, { depth: 0 }) };
   } catch {
     return { name: 'Error', message: 'a value that throws when it is looked at' };

@@ -161,7 +161,7 @@ class SqliteEngine implements TaskEngine {
 
   async #close(): Promise<void> {
     // Until then running tasks may enqueue others.
-    await Promise.all([...this.#workers].map((worker) => worker.close()));
+    await Promise.all([...this.#workers].map((worker) => worker.close({ timeout: Number.POSITIVE_INFINITY })));
     this.#isClosed = true;
     await this.#commits.idle();
     this.#ownership.close();
