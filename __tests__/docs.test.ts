@@ -47,14 +47,13 @@ declare global {
   const url: string;
   const sentMails: string[];
   const reports: Map<string, TaskHandle>;
-  const database: { insert(id: string): Promise<void>; insertOrderWithReceiptToSend(id: string): Promise<void> };
+  const database: { insert(id: string): Promise<void> };
   const Sentry: { captureException(error: unknown, hint: { tags: Record<string, string | undefined> }): string };
   function sendMail(to: string, text?: string): Promise<void>;
   function recordVisit(path: string): Promise<void>;
   function buildReport(year: number): Promise<void>;
   function updateSearch(id: string): Promise<void>;
   function reportToOnCall(text: string, error: unknown): Promise<void>;
-  function sendReceiptAndDeleteRow(id: string): Promise<void>;
 }
 `;
 

@@ -1,36 +1,59 @@
-// npm run bench: all benchmarks, or those that are named. Prints a table and writes bench/results.json.
+// npm run bench: all benchmarks, or those that are named. Prints a table, writes bench/results.json, and from it the tables
+// and the charts of docs/benchmarks.md.
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
+import { chart } from './charts.mjs';
 
-const all = ['overhead', 'tasks', 'memory', 'fairness', 'starlette', 'size'];
+/** Each is a file beside this one. */
+const titles = {
+  overhead: 'CPU per request',
+  tasks: 'Time per task',
+  memory: 'Memory',
+  fairness: 'Fairness',
+  starlette: 'Requests per second',
+  engines: 'Durable tasks',
+  size: 'Import and size',
+};
+const all = Object.keys(titles);
 const named = process.argv.slice(2);
 const unknown = named.find((name) => !all.includes(name));
 if (unknown !== undefined) throw new Error(`no benchmark "${unknown}"; there are ${all.join(', ')}`);
 
 const resultsFile = new URL('results.json', import.meta.url);
-const results = readResults();
+const page = new URL('../docs/benchmarks.md', import.meta.url);
+const charts = new URL('../docs/charts/', import.meta.url);
+
+const results = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, 'utf8')) : {};
+const measured = [];
 for (const name of named.length > 0 ? named : all) {
   console.error(`${name} …`);
   const { default: measure } = await import(`./${name}.mjs`);
   const figures = await measure();
-  results[name] = {
-    date: new Date().toISOString().slice(0, 10),
-    node: process.version,
-    machine: describeMachine(),
-    figures,
-  };
-  console.log(table(figures));
+  if (figures.length === 0) continue; // It has said why.
+  measured.push(...figures);
+  const date = new Date().toISOString().slice(0, 10);
+  results[name] = { date, node: process.version, machine: describeMachine(), figures };
   writeFileSync(resultsFile, `${JSON.stringify(results, null, 2)}\n`);
-  writeFileSync(new URL(`../docs/${chart.file}`, import.meta.url), chart.svg);
 }
+console.log(table(measured));
+writePage();
 
-function readResults() {
-  try {
-    return JSON.parse(readFileSync(resultsFile, 'utf8'));
-  } catch {
-    return {};
+/** Puts each benchmark's table, and the name of its chart, between the two comments with its name. */
+function writePage() {
+  mkdirSync(charts, { recursive: true });
+  let text = readFileSync(page, 'utf8');
+  for (const [name, { date, node, machine, figures }] of Object.entries(results)) {
+    const svg = chart(titles[name], figures);
+    const image = svg === undefined ? '' : `![${titles[name]}](charts/${name}.svg)\n\n`;
+    if (svg !== undefined) writeFileSync(new URL(`${name}.svg`, charts), svg);
+    const section = `${image}${table(figures)}\n\nNode.js ${node.slice(1)}, ${machine}, ${date}.`;
+    text = text.replace(
+      new RegExp(`(<!-- ${name} -->\n).*?(\n<!-- /${name} -->)`, 's'),
+      (_, start, end) => `${start}\n${section}\n${end}`,
+    );
   }
+  writeFileSync(page, text);
 }
 
 function describeMachine() {
@@ -43,10 +66,14 @@ function table(figures) {
     what,
     against,
     goal,
-    `${figure.toPrecision(3)} ${unit}`,
-    spread === undefined ? '' : spread.map((value) => value.toPrecision(3)).join(' to '),
+    `${format(figure)} ${unit}`,
+    spread === undefined ? '' : spread.map(format).join(' to '),
     met === undefined ? '' : met ? 'met' : 'missed',
   ]);
   const header = ['what', 'against', 'goal', 'figure', 'middle half', ''];
   return [header, header.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+function format(value) {
+  return value >= 1000 ? Math.round(value).toLocaleString('en') : value.toPrecision(3);
 }

@@ -1,0 +1,232 @@
+// Measures: how many tasks a second are enqueued, and how many no-op tasks a second a worker ends, on each engine.
+// Against: for bullmq and pgBoss the same done with the bare library; for sqlite itself, one enqueue at a time against 32.
+// Fair: the bare library gets the same server, the same argument, the same number of calls under way and the same options:
+// finished jobs kept for the same time, an id and a priority as ours have. BullMQ's own Worker runs with the same
+// concurrency. pg-boss's own work() waits for its next poll after each batch, so that it is no match: the bare pg-boss here
+// is a loop of fetch() and complete(), its fastest way. Rounds are interleaved in one process, in alternating order.
+
+import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { task } from 'express-background-tasks';
+import { median, spread } from './statistics.mjs';
+
+const rounds = 11;
+const underWay = 32;
+const concurrency = 10;
+const name = 'no-op';
+const args = [{ to: 'ada@example.com', text: 'some notification' }];
+const week = 7 * 24 * 60 * 60;
+
+export default async function engines() {
+  if (Number.parseInt(process.versions.node, 10) < 22) {
+    return skipped('better-sqlite3 13 and pg-boss 12 need Node.js 22 or later');
+  }
+  return [...(await benchSqlite()), ...(await benchBullmq()), ...(await benchPgBoss())];
+}
+
+function skipped(reason) {
+  console.error(`engines: skipped: ${reason}`);
+  return [];
+}
+
+async function benchSqlite() {
+  const { sqlite } = await import('express-background-tasks/sqlite');
+  const directory = mkdtempSync(join(tmpdir(), 'bench-sqlite-'));
+  const engine = sqlite({ path: join(directory, 'tasks.db') });
+  const rates = await interleave({
+    'one at a time': () => enqueueRate(engine, 300, 1),
+    [`${underWay} at once`]: () => enqueueRate(engine, 10_000),
+  });
+  await engine.close();
+
+  const worked = [];
+  for (let round = 0; round < rounds; round++) {
+    const other = sqlite({ path: join(directory, `${round}.db`) });
+    await enqueueRate(other, 10_000);
+    worked.push(await workRate(other, 10_000));
+    await other.close();
+  }
+  rmSync(directory, { recursive: true });
+  const ratios = rates[`${underWay} at once`].map((rate, round) => rate / rates['one at a time'][round]);
+  return [
+    compared('enqueue on sqlite, 32 at once', 'one at a time', ratios, 5),
+    absolute('enqueue on sqlite, one at a time', rates['one at a time']),
+    absolute('enqueue on sqlite, 32 at once', rates[`${underWay} at once`]),
+    absolute('no-op tasks worked on sqlite', worked, 5000),
+  ];
+}
+
+async function benchBullmq() {
+  if (!(await listens(6379))) return skipped('no Redis listens on 127.0.0.1:6379');
+  const { bullmq } = await import('express-background-tasks/bullmq');
+  const { Queue, Worker } = await import('bullmq');
+  const connection = { host: '127.0.0.1', port: 6379 };
+  const count = 5000;
+  const remove = async (queue) => {
+    await queue.obliterate({ force: true });
+    await queue.close();
+  };
+  const rates = await interleave({
+    async ours() {
+      const queue = `bench-${randomUUID()}`;
+      const engine = bullmq({ connection, queue });
+      const rate = [await enqueueRate(engine, count), await workRate(engine, count)];
+      await engine.close();
+      await remove(new Queue(queue, { connection }));
+      return rate;
+    },
+    async bare() {
+      const queue = new Queue(`bench-${randomUUID()}`, { connection });
+      const options = { priority: 2 ** 20, removeOnComplete: { age: week }, removeOnFail: { age: week } };
+      const data = { args: JSON.stringify(args) };
+      const add = await rateOf(count, underWay, () => queue.add(name, data, { ...options, jobId: randomUUID() }));
+      const work = await timed(count, (ended) => {
+        const worker = new Worker(queue.name, async () => ended(), { connection, concurrency });
+        return () => worker.close();
+      });
+      await remove(queue);
+      return [add, work];
+    },
+  });
+  return adapterRows('bullmq', 'BullMQ', rates);
+}
+
+async function benchPgBoss() {
+  if (!(await listens(5432))) return skipped('no PostgreSQL listens on 127.0.0.1:5432');
+  const { pgBoss } = await import('express-background-tasks/pg-boss');
+  const { PgBoss } = await import('pg-boss');
+  const { Client } = await import('pg');
+  const { BENCH_POSTGRES: connectionString = 'postgres://postgres@127.0.0.1:5432/test' } = process.env;
+  const schema = 'bench_background_tasks';
+  const client = new Client(connectionString);
+  await client.connect();
+  const count = 2000;
+  const withBoss = async (measure) => {
+    const boss = await new PgBoss({ connectionString, schema, schedule: false, supervise: false }).start();
+    const rate = await measure(boss);
+    await boss.stop({ graceful: false });
+    await client.query(`DROP SCHEMA ${schema} CASCADE`);
+    return rate;
+  };
+  const ours = async (boss) => {
+    const engine = pgBoss(boss);
+    const rate = [await enqueueRate(engine, count), await workRate(engine, count)];
+    await engine.close();
+    return rate;
+  };
+  const rates = await interleave({
+    ours: () => withBoss(ours),
+    bare: () => withBoss((boss) => barePgBoss(boss, count)),
+  });
+  await client.end();
+  return adapterRows('pgBoss', 'pg-boss', rates);
+}
+
+async function barePgBoss(boss, count) {
+  await boss.createQueue(name, { policy: 'exclusive', deleteAfterSeconds: week });
+  const data = { name, args: JSON.stringify(args) };
+  const send = await rateOf(count, underWay, () => {
+    const id = randomUUID();
+    return boss.send(name, data, { id, singletonKey: id, priority: 0 });
+  });
+  const work = await timed(count, async (ended) => {
+    let jobs = await boss.fetch(name, { batchSize: concurrency });
+    while (jobs.length > 0) {
+      const ids = jobs.map(({ id }) => id);
+      await boss.complete(name, ids);
+      ids.forEach(ended);
+      jobs = await boss.fetch(name, { batchSize: concurrency });
+    }
+    return () => {};
+  });
+  return [send, work];
+}
+
+function adapterRows(engine, library, { ours, bare }) {
+  const ratios = (index) => ours.map((rates, round) => rates[index] / bare[round][index]);
+  return [
+    compared(`enqueue on ${engine}, 32 at once`, `bare ${library}`, ratios(0), 0.95),
+    absolute(
+      `enqueue on ${engine}, 32 at once`,
+      ours.map(([enqueue]) => enqueue),
+    ),
+    compared(`no-op tasks worked on ${engine}`, `bare ${library}`, ratios(1), 0.95),
+    absolute(
+      `no-op tasks worked on ${engine}`,
+      ours.map(([, work]) => work),
+    ),
+  ];
+}
+
+function compared(what, against, ratios, goal) {
+  const figure = median(ratios);
+  return { what, against, unit: 'times', goal: `≥ ${goal}`, figure, spread: spread(ratios), met: figure >= goal };
+}
+
+function absolute(what, rates, goal) {
+  const figure = median(rates);
+  const row = { what, against: '', unit: 'per second', goal: '', figure, spread: spread(rates) };
+  return goal === undefined ? row : { ...row, goal: `≥ ${goal}`, met: figure >= goal };
+}
+
+/** Once for warmth, then so many rounds, each contender once per round. */
+async function interleave(contenders) {
+  const names = Object.keys(contenders);
+  const results = Object.fromEntries(names.map((name) => [name, []]));
+  for (const name of names) await contenders[name]();
+  for (let round = 0; round < rounds; round++) {
+    for (const name of round % 2 === 0 ? names : names.toReversed()) results[name].push(await contenders[name]());
+  }
+  return results;
+}
+
+function enqueueRate(engine, count, atOnce = underWay) {
+  return rateOf(count, atOnce, () => engine.enqueue({ name, args }));
+}
+
+/** Calls per second, with so many under way. */
+async function rateOf(count, atOnce, call) {
+  let left = count;
+  const start = performance.now();
+  const client = async () => {
+    while (left-- > 0) await call();
+  };
+  await Promise.all(Array.from({ length: atOnce }, client));
+  return count / ((performance.now() - start) / 1000);
+}
+
+function workRate(engine, count) {
+  return timed(count, async (ended) => {
+    const worker = await engine.work([task(name, async () => ended())], { concurrency });
+    return () => worker.close();
+  });
+}
+
+/** Tasks per second, from the start of a worker to the end of the last of the tasks that wait. */
+async function timed(count, startWorker) {
+  let left = count;
+  let allEnded;
+  const end = new Promise((resolve) => {
+    allEnded = resolve;
+  });
+  const start = performance.now();
+  const stop = await startWorker(() => {
+    left--;
+    if (left === 0) allEnded();
+  });
+  await end;
+  const rate = count / ((performance.now() - start) / 1000);
+  await stop();
+  return rate;
+}
+
+function listens(port) {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.on('connect', () => resolve(true)).on('error', () => resolve(false));
+    socket.on('connect', () => socket.destroy());
+  });
+}
