@@ -205,14 +205,14 @@ describe('reports', () => {
   it('go to onError, with the task and nothing else', async () => {
     const onError = jest.fn();
     const boom = new Error('boom');
-    await new MessageRunner([], { onError }).report(info, boom);
+    new MessageRunner([], { onError }).report(info, boom);
     expect(onError.mock.calls).toEqual([[boom, { task: info }]]);
   });
 
   it('go to the logger where there is no onError', async () => {
     const error = jest.fn();
     const boom = new Error('boom');
-    await new MessageRunner([], { logger: { error } }).report(info, boom);
+    new MessageRunner([], { logger: { error } }).report(info, boom);
     expect(error.mock.calls).toEqual([[{ err: boom, task: info }, 'Background task "a" failed after 2 attempts']]);
   });
 
@@ -223,14 +223,33 @@ describe('reports', () => {
       await sleep(1);
       throw hookError;
     };
-    await new MessageRunner([], { onError, logger: { error } }).report(info, 'thrown');
-    expect(error).toHaveBeenCalledWith(expect.objectContaining({ err: hookError }), expect.any(String));
+    const runner = new MessageRunner([], { onError, logger: { error } });
+    runner.report(info, 'thrown');
+    runner.report(info, 'thrown');
+    await runner.reported();
+    expect(error.mock.calls.filter(([context]) => context.err === hookError)).toHaveLength(2);
+    await runner.reported();
+  });
+
+  it('are not waited for longer than 4.5 s', async () => {
+    jest.useFakeTimers();
+    const runner = new MessageRunner([], { onError: () => new Promise(() => {}) });
+    runner.report(info, 'thrown');
+    let isOver = false;
+    const over = runner.reported().then(() => {
+      isOver = true;
+    });
+    await jest.advanceTimersByTimeAsync(4499);
+    expect(isOver).toBe(false);
+    await jest.advanceTimersByTimeAsync(1);
+    await over;
+    jest.useRealTimers();
   });
 
   it('of unknown tasks are made once for each', async () => {
     const onError = jest.fn();
     const runner = new MessageRunner([], { onError });
-    for (const id of ['1', '2', '1', '1', '2']) await runner.reportUnknown({ id, name: 'c', attempt: 0 });
+    for (const id of ['1', '2', '1', '1', '2']) runner.reportUnknown({ id, name: 'c', attempt: 0 });
     expect(onError.mock.calls.map(([, context]) => context.task.id)).toEqual(['1', '2']);
     expect(onError.mock.calls[0]?.[0]).toMatchObject({ code: 'ERR_UNKNOWN_TASK' });
   });
@@ -238,8 +257,8 @@ describe('reports', () => {
   it('of unknown tasks are remembered for the last ten thousand at most', async () => {
     const onError = jest.fn();
     const runner = new MessageRunner([], { onError });
-    for (let id = 0; id <= 10_000; id++) await runner.reportUnknown({ id: String(id), name: 'c', attempt: 0 });
-    await runner.reportUnknown({ id: '0', name: 'c', attempt: 0 });
+    for (let id = 0; id <= 10_000; id++) runner.reportUnknown({ id: String(id), name: 'c', attempt: 0 });
+    runner.reportUnknown({ id: '0', name: 'c', attempt: 0 });
     expect(onError).toHaveBeenCalledTimes(10_002);
   });
 

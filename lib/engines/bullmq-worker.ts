@@ -40,7 +40,6 @@ export class BullmqWorker implements TaskWorker {
   readonly #runner: MessageRunner;
   readonly #worker: Worker<StoredMessage, string>;
   readonly #onClosed: () => void;
-  readonly #reports = new Set<Promise<void>>();
   #closing: Promise<void> | undefined = undefined;
 
   constructor(queue: string, connection: RedisOptions, runner: MessageRunner, onClosed: () => void) {
@@ -54,7 +53,9 @@ export class BullmqWorker implements TaskWorker {
     // BullMQ goes on by itself once Redis is back, and needs a listener.
     this.#worker.on('error', () => {});
     this.#worker.on('failed', (job, error) => {
-      if (job?.finishedOn !== undefined) this.#report(job, 'cause' in error ? error.cause : error);
+      if (job?.finishedOn === undefined) return;
+      const info = { id: job.id ?? '', name: job.name, attempt: attemptOf(job) };
+      runner.report(info, 'cause' in error ? error.cause : error);
     });
   }
 
@@ -81,7 +82,7 @@ export class BullmqWorker implements TaskWorker {
     await this.#runner.drain(timeout);
     await load('bullmq', () => stored).catch(() => {});
     await this.#worker.close(true);
-    await Promise.all(this.#reports);
+    await this.#runner.reported();
     this.#onClosed();
   }
 
@@ -90,7 +91,7 @@ export class BullmqWorker implements TaskWorker {
     const attempt = attemptOf(job);
     if (this.#closing !== undefined) return putBack(job, token, 0, data.unused + 1);
     if (!this.#runner.knows(name)) {
-      void this.#runner.reportUnknown({ id, name, attempt });
+      this.#runner.reportUnknown({ id, name, attempt });
       return putBack(job, token, unknownDelay(data.unused), data.unused + 1);
     }
     if (job.stalledCounter >= maxLost) {
@@ -107,13 +108,6 @@ export class BullmqWorker implements TaskWorker {
       case 'failed':
         throw failure(outcome.error, Error);
     }
-  }
-
-  #report(job: Job<StoredMessage>, error: unknown): void {
-    const { id = '', name } = job;
-    const report = this.#runner.report({ id, name, attempt: attemptOf(job) }, error);
-    this.#reports.add(report);
-    void report.then(() => this.#reports.delete(report));
   }
 }
 

@@ -30,6 +30,7 @@ export class MessageRunner implements AttemptOwner {
   readonly #tasks: ReadonlyMap<string, AnyFunction>;
   readonly #reporter: Reporter;
   readonly #running = new Map<Attempt, (outcome: AttemptOutcome) => void>();
+  readonly #reports = new Set<Promise<void>>();
   /** The ids of those that were reported. */
   readonly #unknown = new Set<string>();
   #onEmpty: (() => void) | undefined = undefined;
@@ -76,16 +77,30 @@ export class MessageRunner implements AttemptOwner {
   }
 
   /** For a task that this worker does not know: reported once, however often the worker meets it. */
-  async reportUnknown(info: TaskInfo): Promise<void> {
+  reportUnknown(info: TaskInfo): void {
     if (this.#unknown.has(info.id)) return;
     if (this.#unknown.size === mostUnknown) this.#unknown.clear();
     this.#unknown.add(info.id);
-    await this.report(info, unknownTask(info.name));
+    this.report(info, unknownTask(info.name));
   }
 
   /** For a task that failed for good, or that no worker knows. */
-  async report({ id, name, attempt }: TaskInfo, error: unknown): Promise<void> {
-    await this.#reporter.report(error, { task: { id, name, attempt } });
+  report({ id, name, attempt }: TaskInfo, error: unknown): void {
+    const pending = this.#reporter.report(error, { task: { id, name, attempt } });
+    if (pending === undefined) return;
+    this.#reports.add(pending);
+    void pending.then(() => this.#reports.delete(pending));
+  }
+
+  /** Waits until all reports have been taken. Not for ever: an `onError` that never settles must not hold up the shutdown. */
+  async reported(): Promise<void> {
+    if (this.#reports.size === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, reportPatience);
+    });
+    await Promise.race([Promise.all(this.#reports), late]);
+    clearTimeout(timer);
   }
 
   /** Waits until nothing runs. At the timeout, in ms, the signals are aborted and what still runs is given up. */
@@ -122,6 +137,9 @@ export class MessageRunner implements AttemptOwner {
 }
 
 const mostUnknown = 10_000;
+
+/** How long close() waits for reports that `onError` or the logger still works on, in ms. */
+const reportPatience = 4500;
 
 export function unknownTask(name: string): BackgroundTasksError {
   return new BackgroundTasksError('ERR_UNKNOWN_TASK', `no worker here knows the task "${name}": pass it to work()`);

@@ -110,6 +110,7 @@ export class PgBossWorker implements TaskWorker {
       await Promise.all(this.#open.values());
     }).catch(() => {}); // PostgreSQL is away: another worker takes them again.
     clearInterval(this.#heartbeat);
+    await this.#runner.reported();
     this.#onClosed();
   }
 
@@ -167,7 +168,7 @@ export class PgBossWorker implements TaskWorker {
     if (this.#closing !== undefined) return () => this.#putBack(job, { unused: unused + 1 });
     if (!this.#runner.knows(name)) {
       this.#ignored.add(name);
-      void this.#runner.reportUnknown(info);
+      this.#runner.reportUnknown(info);
       return () => this.#putBack(job, { unused: unused + 1 });
     }
     if (info.attempt - 1 - failed - dropped >= maxLost) {
@@ -221,6 +222,6 @@ export class PgBossWorker implements TaskWorker {
   async #fail(job: TakenJob, info: TaskInfo, error: unknown, counts: Partial<StoredMessage> = {}): Promise<void> {
     if (!(await this.#putBack(job, counts, { retryLimit: 0, startAfter: 60 }))) return;
     await this.#boss.fail(queue, job.id, { error: JSON.stringify(serializeError(error)) });
-    await this.#runner.report(info, error);
+    this.#runner.report(info, error);
   }
 }

@@ -44,7 +44,7 @@ export class SqliteWorker implements TaskWorker {
   /** Taken and not yet started. */
   readonly #taken: TakenTask[] = [];
   #isStartScheduled = false;
-  /** Tasks whose end is not written down yet, and reports: what close() waits for. */
+  /** Tasks whose end is not written down yet. */
   readonly #open = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined = undefined;
   #renewedAt = 0;
@@ -84,6 +84,7 @@ export class SqliteWorker implements TaskWorker {
     await this.#runner.drain(timeout);
     this.#givesUpAt = performance.now() + closeTimeout;
     while (this.#open.size > 0) await Promise.all(this.#open);
+    await this.#runner.reported();
     this.#isClosed = true;
     clearTimeout(this.#timer);
   }
@@ -149,7 +150,7 @@ export class SqliteWorker implements TaskWorker {
       },
       committed: () => {
         if (renewed || this.#open.size === 0) this.#renewedAt = performance.now();
-        for (const info of lost) this.#track(this.#runner.report(info, abandonedTask(info.name)));
+        for (const info of lost) this.#runner.report(info, abandonedTask(info.name));
         this.#taken.push(...taken);
         if (taken.length === batch) this.wake();
         if (!this.#isStartScheduled) this.#startTaken();
@@ -172,12 +173,9 @@ export class SqliteWorker implements TaskWorker {
   };
 
   #start(task: TakenTask): void {
-    this.#track(this.#run(task));
-  }
-
-  #track(work: Promise<void>): void {
-    this.#open.add(work);
-    void work.then(() => this.#open.delete(work));
+    const run = this.#run(task);
+    this.#open.add(run);
+    void run.then(() => this.#open.delete(run));
   }
 
   async #run(task: TakenTask): Promise<void> {
@@ -188,7 +186,7 @@ export class SqliteWorker implements TaskWorker {
     if (!(await end)) return;
     if (outcome.state === 'dropped') this.#settings.onGivenBack();
     if (outcome.state !== 'failed' || retryIn !== undefined) return;
-    await this.#runner.report({ id: task.id, name: task.name, attempt: task.attempts }, outcome.error);
+    this.#runner.report({ id: task.id, name: task.name, attempt: task.attempts }, outcome.error);
   }
 
   async #attempt({ id, name, args, timeout, attempts }: TakenTask): Promise<AttemptOutcome> {
@@ -237,9 +235,7 @@ export class SqliteWorker implements TaskWorker {
 
   #reportUnknown(dueBy: number): void {
     this.#looksForUnknownAt = performance.now() + unknownAfter;
-    for (const info of this.#table.unknown(this.#settings.isKnown, dueBy)) {
-      this.#track(this.#runner.reportUnknown(info));
-    }
+    for (const info of this.#table.unknown(this.#settings.isKnown, dueBy)) this.#runner.reportUnknown(info);
   }
 
   #removeFinished(): void {
