@@ -115,6 +115,30 @@ describe.each(expresses)('Express %s', (_version, express) => {
       expect(second.stats).toEqual(zero);
     });
 
+    it('mounted twice, the first stays also where res.locals was replaced meanwhile', async () => {
+      const middleware = backgroundTasks();
+      const app = express();
+      const order: number[] = [];
+      app.use(middleware);
+      app.use((_req, res, next) => {
+        res.locals.backgroundTasks.add(async () => {
+          await turn();
+          order.push(1);
+        });
+        Object.assign(res, { locals: { user: 'ada' } });
+        next();
+      });
+      app.use(middleware);
+      app.get('/', (_req, res) => {
+        res.locals.backgroundTasks.add(() => order.push(2));
+        res.json(res.locals['user']);
+      });
+      const { url } = await serve(app);
+      expect(await (await fetch(url)).json()).toBe('ada');
+      await middleware.idle();
+      expect(order).toEqual([1, 2]);
+    });
+
     it('mounted on a router, only there', async () => {
       const app = express();
       const report = (_req: Request, res: Response): void => {

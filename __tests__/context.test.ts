@@ -379,6 +379,39 @@ describe('currentTask()', () => {
 describe('promise 8: context', () => {
   const store = new AsyncLocalStorage<string>();
 
+  it.each(['timeout', 'cancel()', 'close()'] as const)(
+    'gives the listeners of a signal that of their task, at a %s',
+    async (abortedBy) => {
+      const { middleware, open } = await serveTasks(abortedBy === 'timeout' ? { timeout: 20 } : {});
+      const heard: unknown[] = [];
+      const ran: unknown[] = [];
+      const responses = await Promise.all(
+        ['a', 'b', 'c'].map((name) =>
+          open((tasks, res) =>
+            store.run(name, () =>
+              tasks.add(async function waits() {
+                await new Promise<void>((resolve) => {
+                  currentTask()?.signal.addEventListener('abort', () => {
+                    heard.push([name, store.getStore(), currentTask()?.name]);
+                    if (abortedBy !== 'close()') after(() => ran.push([name, res.locals.backgroundTasks === tasks]));
+                    resolve();
+                  });
+                });
+              }),
+            ),
+          ),
+        ),
+      );
+      await Promise.all(responses.map((response) => response.end()));
+      while (middleware.stats.running < 3 && heard.length < 3) await sleep(1);
+      if (abortedBy === 'cancel()') for (const { added } of responses) added.cancel();
+      if (abortedBy === 'close()') await middleware.close({ timeout: 0 });
+      await middleware.idle();
+      expect(heard.sort()).toEqual(['a', 'b', 'c'].map((name) => [name, name, 'waits']));
+      expect(ran).toHaveLength(abortedBy === 'close()' ? 0 : 3);
+    },
+  );
+
   it('gives a task the stores of its own add(), on each attempt', async () => {
     const { middleware, respond } = await serveTasks({ retries: { limit: 1, minDelay: 1 } });
     const all: unknown[] = [];

@@ -2,10 +2,12 @@
 
 import { EventEmitter, once } from 'node:events';
 import { Agent, type IncomingMessage, type RequestOptions, request } from 'node:http';
-import type { Socket } from 'node:net';
+import { connect, constants, createServer as createHttp2Server, type Http2Server } from 'node:http2';
+import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Express, NextFunction, Request, Response } from 'express';
 import {
   type BackgroundTasksMiddleware,
@@ -79,6 +81,49 @@ async function exchange(url: string, options: RequestOptions = {}): Promise<Inco
 }
 
 function neverMind(): void {}
+
+describe('over HTTP/2', () => {
+  /** Its requests and responses have what the middleware uses of Express's. */
+  function createServer2(handler: (req: Request, res: Response) => void): Http2Server {
+    return createHttp2Server((req, res) => handler(req as unknown as Request, res as unknown as Response));
+  }
+
+  /** The middleware alone: Express itself does not speak it, adapters for it do. */
+  async function exchanged(answer: (res: Response) => void, leaveEarly: boolean): Promise<ResponseOutcome[]> {
+    const outcomes: ResponseOutcome[] = [];
+    const middleware = backgroundTasks({ when: (outcome) => outcomes.push(outcome) > 0 });
+    const server = createServer2((req, res) => {
+      Object.assign(res, { locals: {} });
+      middleware(req, res, () => {
+        res.locals.backgroundTasks.add(neverMind);
+        answer(res);
+      });
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const client = connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    const sent = client.request();
+    sent.on('error', neverMind);
+    await once(sent, 'response');
+    if (leaveEarly) sent.close(constants.NGHTTP2_CANCEL);
+    else await once(sent.resume(), 'end');
+    while (outcomes.length === 0) await sleep(1);
+    await middleware.idle();
+    client.close();
+    server.close();
+    return outcomes;
+  }
+
+  it.each([10, 8_000_000])('tells of a whole response of %i bytes', async (size) => {
+    const outcomes = await exchanged((res) => res.end(Buffer.alloc(size)), false);
+    expect(outcomes).toEqual([{ statusCode: 200, completed: true }]);
+  });
+
+  it('tells of a client that left', async () => {
+    const outcomes = await exchanged((res) => res.end(large), true);
+    expect(outcomes).toMatchObject([{ statusCode: 200, completed: false }]);
+  });
+});
 
 describe.each(expresses)('Express %s', (version, express) => {
   interface Answer {

@@ -24,6 +24,7 @@ const engine: TaskEngine = {
   work: async () => ({ close: async () => {} }),
   get: async (id) => {
     if (id === 'unreachable') throw Object.assign(new Error('the store is away'), { status: 503 });
+    if (id === 'talkative') return Object.assign({ args: ['secret'] }, records[0], { id });
     return records.find((record) => record.id === id);
   },
   close: async () => {},
@@ -85,6 +86,32 @@ describe.each(expresses)('taskStatus() on Express %s', (_version, express) => {
     expect(response.status).toBe(404);
     expect(response.headers.get('cache-control')).toBe('no-store');
     expect(body).toEqual({ error: 'No such task' });
+  });
+
+  it('never tells more than that, whatever else the record of an engine holds', async () => {
+    for (const options of [{}, { result: true }]) {
+      const { body } = await ask('talkative', options);
+      expect(body).toEqual(JSON.parse(JSON.stringify({ ...records[0], id: 'talkative' })));
+    }
+  });
+
+  it('leaves a response alone that was answered meanwhile', async () => {
+    const unhandled = jest.fn();
+    process.on('unhandledRejection', unhandled);
+    const app = express();
+    const errors = jest.fn();
+    app.use((_req, res, next) => {
+      next();
+      res.status(503).end();
+    });
+    app.get('/tasks/:id', taskStatus(engine));
+    app.use((error: unknown, _req: unknown, _res: unknown, _next: unknown) => errors(error));
+    const { url } = await serve(app);
+    expect((await fetch(`${url}/tasks/queued`)).status).toBe(503);
+    await new Promise(setImmediate);
+    process.off('unhandledRejection', unhandled);
+    expect(unhandled).not.toHaveBeenCalled();
+    expect(errors).not.toHaveBeenCalled();
   });
 
   it("leaves an error of the engine to the application's error handling", async () => {

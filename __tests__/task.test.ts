@@ -4,7 +4,7 @@ import { tracingChannel } from 'node:diagnostics_channel';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { BackgroundTasksError, currentTask, task } from '../lib/index';
+import { BackgroundTasksError, currentTask, type RetryOptions, type TaskHandle, task } from '../lib/index';
 import { serveTasks } from './fixtures/serve-tasks';
 
 const error = new Error('boom');
@@ -165,6 +165,33 @@ describe('task()', () => {
     expect(handler).toHaveBeenCalledTimes(2);
   });
 
+  describe('inherited options', () => {
+    class Options {
+      get retries(): RetryOptions {
+        return new Retries();
+      }
+    }
+    class Retries implements RetryOptions {
+      get limit(): number {
+        return 2;
+      }
+      get minDelay(): number {
+        return 1;
+      }
+    }
+
+    it('hold as own ones do, also in with()', async () => {
+      const handler = jest.fn(() => Promise.reject(error));
+      const { middleware, respond } = await serveTasks();
+      await respond((tasks) => {
+        tasks.add(task('inherits', handler, new Options()));
+        tasks.add(task('changed', handler).with(new Options()));
+      });
+      await middleware.idle();
+      expect(handler).toHaveBeenCalledTimes(6);
+    });
+  });
+
   describe('with()', () => {
     it('returns a copy, and leaves the original as it is', async () => {
       const handler = jest.fn(() => Promise.reject(error));
@@ -310,6 +337,41 @@ describe('the handle of a task', () => {
     expect(refs.map((ref) => ref.deref())).toEqual([undefined, undefined, undefined]);
     expect(handle.name).toBe('collected');
     expect(handle.status).toBe('succeeded');
+  });
+
+  it('keeps no response, nor what its request holds, once the task is over', async () => {
+    const { middleware, respond } = await serveTasks({ onError: () => {} });
+    const refs: WeakRef<object>[] = [];
+    const handles: TaskHandle[] = [];
+    for (const fn of [() => {}, () => Promise.reject(error), () => sleep(1), () => {}]) {
+      await respond((tasks, res) => {
+        refs.push(new WeakRef(res));
+        handles.push(tasks.add(fn));
+        if (handles.length === 4) handles[3]?.cancel();
+      });
+    }
+    await middleware.idle();
+    await respond(() => {}); // A connection keeps its last request.
+    await collectGarbage(() => refs.every((ref) => ref.deref() === undefined));
+    expect(refs.map((ref) => ref.deref()?.constructor.name)).toEqual([undefined, undefined, undefined, undefined]);
+    expect(handles.map(({ status }) => status)).toEqual(['succeeded', 'failed', 'succeeded', 'cancelled']);
+  });
+
+  it('is written as JSON with what it is about', async () => {
+    const { middleware, respond } = await serveTasks();
+    const inTask: string[] = [];
+    const [handle, before] = await respond((tasks) => {
+      const first = tasks.add(function first() {
+        inTask.push(JSON.stringify(currentTask()));
+      });
+      tasks.add(function second() {});
+      return [first, JSON.stringify(first)];
+    });
+    await middleware.idle();
+    const { id } = handle;
+    expect(JSON.parse(before)).toEqual({ id, name: 'first', status: 'pending' });
+    expect(JSON.parse(JSON.stringify(handle))).toEqual({ id, name: 'first', status: 'succeeded' });
+    expect(inTask.map((text) => JSON.parse(text))).toEqual([{ id, name: 'first', attempt: 1 }]);
   });
 
   it('is all that is left of it: nothing keeps the response', async () => {

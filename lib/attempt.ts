@@ -1,6 +1,6 @@
 // Runs a task once: its context, its signal, its time limit. What becomes of a failed attempt is the runner's decision.
 
-import { AsyncLocalStorage } from 'node:async_hooks';
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { isAwaitable } from './awaitable.js';
 import { BackgroundTasksError } from './errors.js';
 import type { TaskHandle, TaskInfo } from './task.js';
@@ -47,7 +47,7 @@ export class Attempt implements TaskContext {
   /** What the attempt returned, or what it threw or rejected with. */
   result: unknown = undefined;
   readonly #task: Attemptable;
-  #controller: AbortController | undefined = undefined;
+  #controller: SignalController | undefined = undefined;
   #abortReason: Error | undefined = undefined;
   #timer: NodeJS.Timeout | undefined = undefined;
   #trace: AttemptTrace | undefined = undefined;
@@ -66,10 +66,14 @@ export class Attempt implements TaskContext {
     return this.#task.name;
   }
 
+  toJSON(): TaskInfo {
+    return { id: this.id, name: this.name, attempt: this.attempt };
+  }
+
   /** Few tasks look at their signal, so its controller is made for those that do. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
-      this.#controller = new AbortController();
+      this.#controller = new SignalController();
       if (this.#abortReason !== undefined) this.#controller.abort(this.#abortReason);
     }
     return this.#controller.signal;
@@ -136,5 +140,22 @@ export class Attempt implements TaskContext {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#trace?.settle(state !== 'succeeded', result);
     this.#trace = undefined; // Dropped during the backoff, the attempt ends a second time.
+  }
+}
+
+/** Its listeners run in the context of the task that reads the signal, not of the timer or the call that aborts it. */
+class SignalController extends AsyncResource {
+  readonly #controller = new AbortController();
+
+  constructor() {
+    super('BackgroundTaskSignal');
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  abort(reason: Error): void {
+    this.runInAsyncScope(this.#controller.abort, this.#controller, reason);
   }
 }

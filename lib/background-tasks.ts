@@ -49,6 +49,12 @@ export class ResponseTasks implements BackgroundTasks {
   /** Made at the first add: a response without tasks costs this object, and no listener. */
   #list: TaskList | undefined = undefined;
 
+  /** Of a response whose request is being handled, also where its `locals` were replaced. */
+  static of(res: Response): ResponseTasks | undefined {
+    const store = scope.getStore();
+    return store instanceof ResponseTasks && store.#res === res ? store : undefined;
+  }
+
   constructor(settings: Settings, runner: Runner, req: Request, res: Response) {
     this.#settings = settings;
     this.#runner = runner;

@@ -37,8 +37,10 @@ export function backgroundTasks(options: BackgroundTasksOptions = {}): Backgroun
   const runner = new Runner(settings);
 
   const middleware: RequestHandler = (req, res, next) => {
-    if (res.locals.backgroundTasks !== undefined) {
-      next(); // Mounted twice: the first one's list stays.
+    const mounted = res.locals.backgroundTasks ?? ResponseTasks.of(res);
+    if (mounted !== undefined) {
+      res.locals.backgroundTasks = mounted; // Mounted twice: the first one's list stays.
+      next();
       return;
     }
     const tasks = new ResponseTasks(settings, runner, req, res);

@@ -94,6 +94,13 @@ export function checkTaskOptions(options: TaskOptions): void {
   checkOptions('task()', options, taskOptionChecks);
 }
 
+/** What the caller does with its objects later has not been checked. By name, as they are checked: they may be inherited. */
+export function copyTaskOptions(options: TaskOptions): TaskOptions {
+  const copy: TaskOptions = copyOf(options, taskOptionChecks);
+  if (typeof copy.retries === 'object') copy.retries = copyOf(copy.retries, retryChecks);
+  return copy;
+}
+
 /** What a task's own options say, over the settings of the middleware. The options have passed {@link checkTaskOptions}. */
 export function readTaskOptions({ timeout, retries, when }: TaskOptions, defaults = noTaskSettings): TaskSettings {
   return {
@@ -213,6 +220,12 @@ function isInteger(value: unknown): value is number {
 
 function isDelay(value: unknown): value is number {
   return typeof value === 'number' && value >= 0 && value <= longestDelay;
+}
+
+/** The options that are there. One that is there as `undefined` stands for the default, also over another one. */
+function copyOf<Options extends object>(options: Options, checks: Checks<Options>): Options {
+  const names = Object.keys(checks).filter((name) => name in options);
+  return Object.fromEntries(names.map((name) => [name, options[name as keyof Options]])) as Options;
 }
 
 /** `undefined` stands for the default, as in a destructuring pattern. */

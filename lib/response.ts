@@ -41,11 +41,7 @@ export function whenOver({ socket }: Request, res: Response, callback: (outcome:
   const over = (): void => {
     if (isCalled) return;
     isCalled = true;
-    // Writes that failed are called back too, and until Node 22 a 'finish' follows, before the socket is destroyed: only its
-    // error tells.
-    callback(
-      describe(res, socket, (res.writableFinished || isWithoutBuffer(res)) && !socket.destroyed && !socket.errored),
-    );
+    callback(describe(res, socket, isComplete(res, socket)));
   };
 
   if (onFinished.isFinished(res)) {
@@ -58,13 +54,22 @@ export function whenOver({ socket }: Request, res: Response, callback: (outcome:
   if (res.socket === null) whenClosedInQueue(socket, res, over);
 }
 
+/** Of a response that is over. */
+function isComplete(res: Response, socket: Socket): boolean {
+  // Over HTTP/2 a response has no socket any more. What stands for one speaks of its stream, which is gone in any case.
+  if ((res.socket as Socket | null | undefined) === undefined) return res.writableFinished;
+  // Writes that failed are called back too, and until Node 22 a 'finish' follows, before the socket is destroyed: only its
+  // error tells.
+  return (res.writableFinished || isWithoutBuffer(res)) && !socket.destroyed && !socket.errored;
+}
+
 /**
  * Adapters for serverless hosts give a response a socket that is no stream and takes all at once. There `writableFinished`
  * never becomes true, and 'finish' may come within `end()`.
  */
 function isWithoutBuffer(res: Response): boolean {
-  const socket: Partial<Socket> | null = res.socket;
-  return socket !== null && socket.writableLength === undefined;
+  const socket: Partial<Socket> | null | undefined = res.socket;
+  return socket !== null && socket !== undefined && socket.writableLength === undefined;
 }
 
 function describe({ statusCode }: Response, { errored }: Socket, completed: boolean): ResponseOutcome {

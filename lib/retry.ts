@@ -5,19 +5,19 @@ export interface RetryOptions {
   /** How many attempts may follow the first one. */
   limit: number;
   /** Delay before the first retry, in ms. Default 1000. */
-  minDelay?: number;
-  /** The delay grows no further than this, in ms. Default 30000. */
-  maxDelay?: number;
+  minDelay?: number | undefined;
+  /** The delay grows no further than this, in ms. Default 30000, or `minDelay` where that is more. */
+  maxDelay?: number | undefined;
   /** Each delay is the one before times this. Default 2. */
-  factor?: number;
+  factor?: number | undefined;
   /**
    * Draws each delay between half and the whole of its value, so that tasks which failed together are not tried again
    * together ("equal jitter", as pg-boss and BullMQ have it). Default true.
    */
-  jitter?: boolean;
+  jitter?: boolean | undefined;
 }
 
-export type Backoff = Required<RetryOptions>;
+export type Backoff = { readonly [Name in keyof RetryOptions]-?: NonNullable<RetryOptions[Name]> };
 
 /** The delay in ms before retry number `retry`, which counts from 1. */
 export function retryDelay(retry: number, { minDelay, maxDelay, factor, jitter }: Backoff): number {

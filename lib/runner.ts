@@ -281,7 +281,7 @@ export class Runner {
     const isShared = when === this.#settings.when;
     if (isShared && list.isWanted !== undefined) return list.isWanted;
     // In the context of the task's add(): this code runs wherever the list before it ended.
-    const answer: unknown = list.outcome !== undefined && task.runInAsyncScope(when, undefined, list.outcome);
+    const answer: unknown = list.outcome !== undefined && task.inContext(when, undefined, list.outcome);
     if (isAwaitable(answer)) {
       void ignore(answer);
       throw new BackgroundTasksError(
@@ -350,6 +350,7 @@ export class Runner {
     this.#stats[status]++;
     task.settle(status, result);
     if (status === 'failed' || status === 'abandoned') this.#report(list, task, attempts ?? 0, result);
+    task.release();
     this.#checkIdle();
   }
 
@@ -357,7 +358,7 @@ export class Runner {
   #report(list: TaskList, task: AddedTask, attempt: number, error: unknown): void {
     const { req, res } = list;
     const { reporter } = this.#settings;
-    const pending = task.runInAsyncScope(reporter.report, reporter, error, { task: task.info(attempt), req, res });
+    const pending = task.inContext(reporter.report, reporter, error, { task: task.info(attempt), req, res });
     if (pending !== undefined) void this.#followReport(list, pending);
   }
 

@@ -1,6 +1,6 @@
 // taskStatus(): the route that tells how a stored task stands.
 
-import type { RequestHandler } from 'express';
+import type { RequestHandler, Response } from 'express';
 import type { TaskEngine, TaskRecord } from './engines/engine.js';
 import { checkStatusOptions } from './options.js';
 
@@ -17,25 +17,29 @@ export interface StatusOptions {
  * @example
  * app.get('/tasks/:id', taskStatus(engine));
  */
-export function taskStatus(engine: TaskEngine, options: StatusOptions = {}): RequestHandler<{ id: string }> {
+export function taskStatus(engine: TaskEngine, options: StatusOptions = {}): RequestHandler {
   checkStatusOptions(engine, options);
   const withResult = options.result ?? false;
 
   return async (req, res, next) => {
-    let record: TaskRecord | undefined;
     try {
-      record = await engine.get(req.params.id);
+      const record = await engine.get(String(req.params['id']));
+      if (!res.headersSent) answer(res, record, withResult);
     } catch (error) {
       next(error); // Express 4 does not await a handler.
-      return;
     }
-    res.set('Cache-Control', 'no-store');
-    if (record === undefined) {
-      res.status(404).json({ error: 'No such task' });
-      return;
-    }
-    const { result, error, ...status } = record;
-    if (status.state === 'queued' || status.state === 'running') res.set('Retry-After', '1');
-    res.json(withResult ? { ...status, result, error } : status);
   };
+}
+
+function answer(res: Response, record: TaskRecord | undefined, withResult: boolean): void {
+  res.set('Cache-Control', 'no-store');
+  if (record === undefined) {
+    res.status(404).json({ error: 'No such task' });
+    return;
+  }
+  // Picked by name: the record of somebody else's engine may hold more, arguments among them.
+  const { id, name, state, attempts, enqueuedAt, startedAt, finishedAt, result, error } = record;
+  if (state === 'queued' || state === 'running') res.set('Retry-After', '1');
+  const status = { id, name, state, attempts, enqueuedAt, startedAt, finishedAt };
+  res.json(withResult ? { ...status, result, error } : status);
 }

@@ -7,7 +7,7 @@ import type { Request, Response } from 'express';
 import { type Attempt, type Attemptable, scope } from './attempt.js';
 import { isAwaitable } from './awaitable.js';
 import { BackgroundTasksError } from './errors.js';
-import { checkTaskOptions, type TaskOptions } from './options.js';
+import { checkTaskOptions, copyTaskOptions, type TaskOptions } from './options.js';
 import type { Queueable } from './queue.js';
 import { show } from './show.js';
 import type { AttemptTrace, TaskTrace } from './tracing.js';
@@ -99,7 +99,7 @@ export function task(
 
 function localTask<A extends unknown[], R>(name: string, handler: (...args: A) => R, options: TaskOptions): Task<A, R> {
   checkTaskOptions(options);
-  const own = copyOptions(options);
+  const own = copyTaskOptions(options);
   const callable = Object.defineProperty((...args: A): R => handler(...args), 'name', { value: name });
   const defined = Object.assign(callable, {
     with: (changed: TaskOptions): Task<A, R> => localTask(name, handler, changedOptions(own, changed)),
@@ -110,7 +110,7 @@ function localTask<A extends unknown[], R>(name: string, handler: (...args: A) =
 
 function remoteTask<A extends unknown[]>(name: string, options: TaskOptions): RemoteTask<A> {
   checkTaskOptions(options);
-  const own = copyOptions(options);
+  const own = copyTaskOptions(options);
   const defined: RemoteTask<A> = {
     name,
     with: (changed) => remoteTask(name, changedOptions(own, changed)),
@@ -119,16 +119,10 @@ function remoteTask<A extends unknown[]>(name: string, options: TaskOptions): Re
   return defined;
 }
 
-/** What the caller does with its objects later has not been checked. */
-function copyOptions(options: TaskOptions): TaskOptions {
-  const { retries } = options;
-  return typeof retries === 'object' ? { ...options, retries: { ...retries } } : { ...options };
-}
-
 /** The old options have been checked; the new ones are checked alone, so that the message speaks of them. */
 function changedOptions(options: TaskOptions, changed: TaskOptions): TaskOptions {
   checkTaskOptions(changed);
-  return { ...options, ...changed };
+  return { ...options, ...copyTaskOptions(changed) };
 }
 
 interface Definition {
@@ -154,36 +148,31 @@ export interface TaskOwner {
 }
 
 /**
- * The handle of an added task, and all that is kept of the task until it is over. It is itself the AsyncResource that
- * keeps the AsyncLocalStorage stores of its `add` call, and what only some tasks need stands elsewhere: 100,000 pending
- * tasks are 100,000 of these, and most of what they cost is what the garbage collector has to copy (bench/memory).
+ * The handle of an added task, and all that is kept of the task until it is over. What only some tasks need stands elsewhere:
+ * 100,000 pending tasks are 100,000 of these, and most of what they cost is what the garbage collector has to copy
+ * (bench/memory). It has no private method, which would cost each of them 8 bytes.
  */
-export class AddedTask extends AsyncResource implements TaskHandle, Attemptable, Queueable<AddedTask> {
+export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> {
   next: AddedTask | undefined = undefined;
-  /** The function, or its name once the task is over: who keeps a handle shall not keep what a closure holds. */
-  #fn: AnyFunction | string;
-  #args: readonly unknown[];
-  #result: unknown = undefined;
+  /** Its name once all is told: who keeps a handle shall not keep the response, nor what a closure holds. */
+  #call: Call | string;
   #owner: TaskOwner | undefined;
   #status: TaskStatus = 'pending';
-  #id: string | undefined = undefined;
-  #finished: Promise<TaskOutcome> | undefined = undefined;
-  #resolve: ((outcome: TaskOutcome) => void) | undefined = undefined;
+  #details: Details | undefined = undefined;
 
   constructor(fn: AnyFunction, args: readonly unknown[], owner: TaskOwner) {
-    super('BackgroundTask');
-    this.#fn = fn;
-    this.#args = args;
+    this.#call = new Call(fn, args);
     this.#owner = owner;
   }
 
   get id(): string {
-    this.#id ??= randomUUID();
-    return this.#id;
+    this.#details ??= noDetails();
+    this.#details.id ??= randomUUID();
+    return this.#details.id;
   }
 
   get name(): string {
-    return typeof this.#fn === 'string' ? this.#fn : nameOf(this.#fn);
+    return typeof this.#call === 'string' ? this.#call : nameOf(this.#call.fn);
   }
 
   get status(): TaskStatus {
@@ -191,21 +180,27 @@ export class AddedTask extends AsyncResource implements TaskHandle, Attemptable,
   }
 
   get finished(): Promise<TaskOutcome> {
-    this.#finished ??= isOver(this.#status)
-      ? Promise.resolve(outcome(this.#status, this.#result))
+    this.#details ??= noDetails();
+    const details = this.#details;
+    details.finished ??= isOver(this.#status)
+      ? Promise.resolve(outcome(this.#status, details.result))
       : new Promise((resolve) => {
-          this.#resolve = resolve;
+          details.resolve = resolve;
         });
-    return this.#finished;
+    return details.finished;
   }
 
   /** The options given to {@link task}, undefined for a function without. */
   get options(): TaskOptions | undefined {
-    return typeof this.#fn === 'string' ? undefined : definitions.get(this.#fn)?.options;
+    return typeof this.#call === 'string' ? undefined : definitions.get(this.#call.fn)?.options;
   }
 
   info(attempt: number): TaskInfo {
     return { id: this.id, name: this.name, attempt };
+  }
+
+  toJSON(): Pick<TaskHandle, 'id' | 'name' | 'status'> {
+    return { id: this.id, name: this.name, status: this.#status };
   }
 
   cancel(): boolean {
@@ -218,28 +213,61 @@ export class AddedTask extends AsyncResource implements TaskHandle, Attemptable,
     this.#status = 'running';
   }
 
+  /** Calls the function where the AsyncLocalStorage stores are those of the `add` call. */
+  inContext<This, A extends unknown[], R>(fn: (this: This, ...args: A) => R, self: This, ...args: A): R {
+    return typeof this.#call === 'string' ? fn.apply(self, args) : this.#call.runInAsyncScope(fn, self, ...args);
+  }
+
   call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
+    const call = this.#call;
+    if (typeof call === 'string') return undefined; // It is over.
     return trace === undefined
-      ? this.runInAsyncScope(scope.run, scope, attempt, Reflect.apply, this.#fn, undefined, this.#args)
-      : this.runInAsyncScope(scope.run, scope, attempt, trace.call.bind(trace), this.#fn, this.#args);
+      ? call.runInAsyncScope(scope.run, scope, attempt, Reflect.apply, call.fn, undefined, call.args)
+      : call.runInAsyncScope(scope.run, scope, attempt, trace.call.bind(trace), call.fn, call.args);
   }
 
   trace(info: TaskInfo): TaskTrace {
-    const trace: TaskTrace = { task: info, args: this.#args };
+    const trace: TaskTrace = { task: info, args: typeof this.#call === 'string' ? [] : this.#call.args };
     return this.#owner === undefined ? trace : { ...trace, req: this.#owner.req, res: this.#owner.res };
   }
 
   settle(status: TaskOutcome['status'], result?: unknown): void {
-    this.#fn = this.name;
-    this.#args = noArguments;
-    this.#result = result;
     this.#owner = undefined;
     this.#status = status;
-    this.#resolve?.(outcome(status, result));
+    if (result !== undefined) {
+      this.#details ??= noDetails();
+      this.#details.result = result;
+    }
+    this.#details?.resolve?.(outcome(status, result));
+  }
+
+  /** Once it is settled and reported. */
+  release(): void {
+    this.#call = this.name;
   }
 }
 
-const noArguments: readonly unknown[] = [];
+/** The call to be made, and the AsyncLocalStorage stores of its `add` call, among them the response. */
+class Call extends AsyncResource {
+  constructor(
+    readonly fn: AnyFunction,
+    readonly args: readonly unknown[],
+  ) {
+    super('BackgroundTask');
+  }
+}
+
+/** What is made when it is asked for. */
+interface Details {
+  id: string | undefined;
+  result: unknown;
+  finished: Promise<TaskOutcome> | undefined;
+  resolve: ((outcome: TaskOutcome) => void) | undefined;
+}
+
+function noDetails(): Details {
+  return { id: undefined, result: undefined, finished: undefined, resolve: undefined };
+}
 
 function isOver(status: TaskStatus): status is TaskOutcome['status'] {
   return status !== 'pending' && status !== 'running';
