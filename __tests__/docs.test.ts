@@ -85,6 +85,7 @@ describe('the TypeScript code', () => {
     Object.assign(options, { noEmit: true, noUnusedLocals: false, noUnusedParameters: false, skipLibCheck: true });
     options.paths = {
       'express-background-tasks': [join(root, 'lib/index.ts')],
+      'express-background-tasks/engine': [join(root, 'lib/engines/index.ts')],
       'express-background-tasks/*': [join(root, 'lib/engines/*.ts')],
     };
     const host = ts.createCompilerHost(options);
