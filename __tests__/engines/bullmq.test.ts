@@ -4,8 +4,9 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { Queue } from 'bullmq';
-import { Redis } from 'ioredis';
-import { bullmq } from '../../lib/engines/bullmq.js';
+import { Cluster, Redis } from 'ioredis';
+import { type BullmqOptions, bullmq } from '../../lib/engines/bullmq.js';
+import { errorOf } from '../../lib/engines/bullmq-worker.js';
 import { task } from '../../lib/index.js';
 import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
 import { type OwnServer, ownRedis } from './fixtures/own-server.js';
@@ -48,6 +49,10 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     ['an empty queue name', { connection, queue: '' }],
     ['a queue name with a colon', { connection, queue: 'a:b' }],
     ['an unknown option', { connection, prefix: 'a' }],
+    ['a Cluster of ioredis', { connection: new Cluster([connection], { lazyConnect: true }) }],
+    ['a client of another package', { connection: { options: { socket: connection }, connect: () => {} } }],
+    ['a keyPrefix', { connection: { ...connection, keyPrefix: 'a:' } }],
+    ['a client with a keyPrefix', { connection: new Redis({ ...connection, keyPrefix: 'a:', lazyConnect: true }) }],
   ])('refuses %s', (_, options) => {
     const make = bullmq as (options: unknown) => unknown;
     expect(() => make(options)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
@@ -125,6 +130,24 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     expect(runs.all).toEqual([]);
   });
 
+  test('keeps the name and the message of an error apart, whatever they hold', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const kept = { name: 'Prisma: known', message: 'a: b\n"c"' };
+    const fails = task('fails', () => {
+      throw Object.assign(new Error(kept.message), { name: kept.name });
+    });
+    await engine.work([fails], { onError: () => {} });
+    const { id } = await engine.enqueue({ name: 'fails', args: [] });
+    expect(await over(engine, id)).toMatchObject({ state: 'failed', error: kept });
+  });
+
+  test.each(['job stalled more than allowable limit', '', 'null', '{"name":1,"message":"a"}', '{"name":"a"}'])(
+    'the reason %j of a failure is not its own, and stays whole',
+    (reason) => {
+      expect(errorOf(reason)).toEqual({ name: 'Error', message: reason });
+    },
+  );
+
   test('runs as many tasks as there are at once with concurrency Infinity', async () => {
     const engine = closing(bullmq({ connection, queue }));
     const { waits, started, end } = waitingTask('waits');
@@ -187,6 +210,27 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
     await queue.close();
   }, 60_000);
 
+  test('its error says why: there is no server, or the password is wrong', async () => {
+    const refused = await rejections(own);
+    for (const error of refused) expect(error).toMatchObject(unavailable('ECONNREFUSED'));
+    await redis.start();
+    const admin = new Redis(own.connection);
+    await admin.config('SET', 'requirepass', 'right');
+    const wrong = await rejections({ connection: { ...own.connection, password: 'wrong' } });
+    for (const error of wrong) expect(error).toMatchObject(unavailable('WRONGPASS'));
+    admin.disconnect();
+  }, 60_000);
+
+  test('its error says what came last: an old reason is forgotten with the next connection', async () => {
+    const engine = closing(bullmq(own));
+    expect(await failure(engine.get(randomUUID()))).toMatchObject(unavailable('ECONNREFUSED'));
+    await redis.start();
+    await eventually(() => engine.get(randomUUID()));
+    redis.freeze();
+    expect(await failure(engine.get(randomUUID()))).toMatchObject(unavailable('no answer within 4500 ms'));
+    redis.thaw();
+  }, 60_000);
+
   test('silently, with its connections open: enqueue and get reject in time, and work again after', async () => {
     await redis.start();
     const engine = closing(bullmq(own));
@@ -235,6 +279,20 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
     expect(await once(child, 'exit')).toEqual([0, null]);
   }, 60_000);
 });
+
+function rejections(options: BullmqOptions): Promise<unknown[]> {
+  const engine = closing(bullmq(options));
+  return Promise.all([
+    failure(engine.enqueue({ name: 'a', args: [] })),
+    failure(engine.get(randomUUID())),
+    failure(engine.work([task('a', () => {})])),
+  ]);
+}
+
+function unavailable(reason: string): object {
+  const message: unknown = expect.stringContaining(reason);
+  return { code: 'ERR_ENGINE_UNAVAILABLE', message, cause: expect.objectContaining({ message }) };
+}
 
 function createStore(): EngineStore {
   const queue = `tasks-${randomUUID()}`;

@@ -2,7 +2,11 @@
 
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { runInNewContext } from 'node:vm';
 import { connect } from 'amqplib';
 import express from 'express';
 import { Redis } from 'ioredis';
@@ -58,6 +62,21 @@ describe('celery(): options', () => {
       { broker: rabbitmq, resultBackend: 'rpc://' },
       '(redis://, rediss://); it is rpc',
     ],
+    [
+      'a database that is no number',
+      { broker: 'redis://localhost/virtual' },
+      'the database in "broker" must be a number',
+    ],
+    [
+      'such a database in the query',
+      { broker: 'rediss://localhost?db=a' },
+      'the database in "broker" must be a number',
+    ],
+    [
+      'such a database of the results',
+      { broker: rabbitmq, resultBackend: 'redis://localhost/1x' },
+      'the database in "resultBackend" must be a number',
+    ],
     ['an unknown option', { broker: rabbitmq, exchange: 'x' }, 'unknown option "exchange"'],
   ];
   it.each(refused)('refuses %s', (_, options, message) => {
@@ -66,8 +85,17 @@ describe('celery(): options', () => {
     );
   });
 
-  it('shows nothing of a bad URL but its scheme', () => {
-    expect(() => celery({ broker: 'sqs://key:secret@host' })).not.toThrow('secret');
+  it.each(['redis://localhost', 'redis://localhost/', 'redis://localhost/15', 'amqp://localhost/virtual'])(
+    'takes %s',
+    (broker) => {
+      expect(() => celery({ broker })).not.toThrow();
+    },
+  );
+
+  it.each(['sqs://key:secret@host', 'redis://:secret@host/secret'])('shows nothing of the bad URL %s', (broker) => {
+    expect(() => celery({ broker })).toThrow(
+      expect.not.objectContaining({ message: expect.stringContaining('secret') }),
+    );
   });
 
   it.each([
@@ -90,7 +118,28 @@ describe('celery(): options', () => {
     });
     jest.dontMock(name);
   });
+
+  it('can be bundled where neither package is installed', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'celery-bundle-'));
+    cpSync(join(__dirname, '../../lib'), directory, { recursive: true });
+    const { buildSync }: Bundler = require(require.resolve('esbuild', { paths: [require.resolve('tsx')] }));
+    const bundle = (): unknown =>
+      buildSync({
+        entryPoints: [join(directory, 'engines/celery.ts')],
+        external: ['on-finished'],
+        bundle: true,
+        platform: 'node',
+        write: false,
+        logLevel: 'silent',
+      });
+    expect(bundle).not.toThrow();
+    rmSync(directory, { recursive: true });
+  });
 });
+
+interface Bundler {
+  buildSync(options: object): unknown;
+}
 
 describe('celery(): what it cannot do is refused before anything is sent', () => {
   const backoff = { limit: 1, minDelay: 1, maxDelay: 1, factor: 1, jitter: false };
@@ -144,7 +193,18 @@ describe('celery(): what it cannot do is refused before anything is sent', () =>
     const args = [kwargs({ a: 1 }), kwargs({ b: 1 })];
     await expect(open({ broker: nowhere.amqp }).enqueue({ name: 'a', args })).rejects.toMatchObject({
       code: 'ERR_TASK_NOT_SERIALIZABLE',
-      message: 'task "a": args[0] is kwargs(), which only the last argument can be',
+      message: 'task "a": args[0] is or holds kwargs(), which only the last argument can be',
+    });
+  });
+
+  it.each([
+    ['an object', [{ inner: kwargs({ a: 1 }) }], 0],
+    ['an array', [1, [[kwargs({ a: 1 })]]], 1],
+    ['keyword arguments', ['/a', kwargs({ inner: kwargs({ a: 1 }) })], 1],
+  ])('kwargs() inside of %s', async (_, args, index) => {
+    await expect(open({ broker: nowhere.amqp }).enqueue({ name: 'a', args })).rejects.toMatchObject({
+      code: 'ERR_TASK_NOT_SERIALIZABLE',
+      message: `task "a": args[${index}] is or holds kwargs(), which only the last argument can be`,
     });
   });
 
@@ -183,6 +243,21 @@ describe('kwargs()', () => {
     const values = { width: 1 };
     expect(kwargs(values)).toEqual(values);
     expect(kwargs(values)).not.toBe(values);
+  });
+
+  it.each([
+    ['an array', [1, 2]],
+    ['a string', 'ab'],
+    ['null', null],
+    ['a class instance', new Date()],
+    ['a function', open],
+  ])('refuses %s', (_, values) => {
+    expect(() => kwargs(values as object)).toThrow(expect.objectContaining({ code: 'ERR_TASK_NOT_SERIALIZABLE' }));
+  });
+
+  it('takes a plain object of any realm, also one without a prototype', () => {
+    expect(kwargs(runInNewContext('({ width: 1 })'))).toEqual({ width: 1 });
+    expect(kwargs(Object.assign(Object.create(null), { width: 1 }))).toEqual({ width: 1 });
   });
 
   it('is told from a plain object by its type', () => {

@@ -3,8 +3,10 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
 import { pgBoss } from '../../lib/engines/pg-boss.js';
+import type { Boss } from '../../lib/engines/pg-boss-worker.js';
 import { type TaskEngine, task } from '../../lib/index.js';
 import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
 import { type OwnServer, ownPostgres } from './fixtures/own-server.js';
@@ -37,6 +39,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   let store: { config: { connectionString: string; schema: string }; remove(): Promise<void> };
   let boss: StartedBoss;
   let engine: TaskEngine;
+  const others: TaskEngine[] = [];
 
   beforeEach(async () => {
     store = createStore();
@@ -45,7 +48,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   });
 
   afterEach(async () => {
-    await engine.close();
+    await Promise.all([engine, ...others.splice(0)].map((each) => each.close()));
     await boss.stop();
     await store.remove();
   });
@@ -55,6 +58,48 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     await client.connect();
     await client.query(text.replaceAll('SCHEMA', store.config.schema));
     await client.end();
+  }
+
+  /** An engine on the same pg-boss, but for these methods. */
+  function open(methods: Partial<Boss>): TaskEngine {
+    const other = pgBoss(overlaid(methods));
+    others.push(other);
+    return other;
+  }
+
+  function overlaid(methods: { [Name in keyof Boss]?: Boss[Name] | undefined }): Boss {
+    return new Proxy(boss, {
+      get(target, name) {
+        if (Object.hasOwn(methods, name)) return Reflect.get(methods, name);
+        const value: unknown = Reflect.get(target, name);
+        return typeof value === 'function' ? value.bind(target) : value;
+      },
+    });
+  }
+
+  function withoutTransactions(): ReturnType<Boss['getDb']> {
+    const db = boss.getDb();
+    return { executeSql: (text, values) => db.executeSql(text, values) };
+  }
+
+  function failingOnce(): Partial<Boss> {
+    let calls = 0;
+    const update: Boss['update'] = async (...args) => {
+      if (calls++ === 0) throw new Error('the connection is gone');
+      return boss.update(...args);
+    };
+    return { update };
+  }
+
+  /** As where the worker's event loop is blocked in between. */
+  function slowedDown(): { methods: Partial<Boss>; slowed: Notes<void> } {
+    const slowed = new Notes<void>();
+    const update: Boss['update'] = async (...args) => {
+      slowed.note();
+      await sleep(2500);
+      return boss.update(...args);
+    };
+    return { methods: { update }, slowed };
   }
 
   test.each([
@@ -74,6 +119,12 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     expect(() => make(value)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
   });
 
+  test('refuses a pg-boss of before 12.35, where a task would run again and again', () => {
+    const older = overlaid({ isTimekeeping: undefined });
+    const message: unknown = expect.stringContaining('12.35 or later');
+    expect(() => pgBoss(older)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION', message }));
+  });
+
   test('takes what is just within its limits', async () => {
     const limits = { timeout: 86_399_999, delay: 3650 * 24 * 60 * 60 * 1000, priority: 2 ** 31 - 1 };
     const { id } = await engine.enqueue({ name: 'whole \ud83d\ude00', args: [], ...limits });
@@ -88,10 +139,10 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     const later = await engine.enqueue({ name: 'unknown', args: [2] });
     const known = await engine.enqueue({ name: 'known', args: [] });
     await over(engine, known.id);
+    await ignorant.close(); // It has put it back by then.
     const [first] = await boss.findJobs(queue, { id });
     const [second] = await boss.findJobs(queue, { id: later.id });
     expect([first?.data.unused, second?.startedOn]).toEqual([1, null]);
-    await ignorant.close();
     expect(await engine.get(id)).toMatchObject({ state: 'queued', attempts: 0 });
     expect(await engine.get(id)).not.toHaveProperty('startedAt');
     await engine.work([task('unknown', (value: number) => value)]);
@@ -186,16 +237,95 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     expect(Math.abs(Number(startAfter) - Date.now() - 1_234_567)).toBeLessThan(5000);
   });
 
-  test('a key is held by the running task also where others with it are over', async () => {
+  describe.each([
+    ['a database with transactions', (): Partial<Boss> => ({})],
+    ['a database without transactions', (): Partial<Boss> => ({ getDb: withoutTransactions })],
+  ])('on %s', (_, difference) => {
+    const fails = task('fails', () => {
+      throw new Error('no');
+    });
+
+    test('what has failed for good is kept with its error', async () => {
+      const reports = new Notes<unknown>();
+      const own = open(difference());
+      await own.work([fails], { onError: reports.note });
+      const { id } = await own.enqueue({ name: 'fails', args: [] });
+      const failed = { state: 'failed', attempts: 1, error: { name: 'Error', message: 'no' } };
+      expect(await over(own, id)).toMatchObject(failed);
+      expect(await engine.get(id)).not.toHaveProperty('result');
+      expect(await reports.first(1)).toMatchObject([{ message: 'no' }]);
+    });
+
+    test('a worker that is slow to write down a failure does not end the run of another one', async () => {
+      const { methods, slowed } = slowedDown();
+      const slow = open({ ...difference(), ...methods });
+      await slow.work([fails], { onError: () => {} });
+      const { id } = await slow.enqueue({ name: 'fails', args: [] });
+      await Promise.race([slowed.first(1), over(engine, id)]);
+      const { waits, started, end } = waitingTask('fails');
+      await engine.work([waits]);
+      expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 1, error: { message: 'no' } });
+      expect(started.all).toEqual([]);
+      end();
+    });
+
+    test('one statement that fails while a task is put back costs no attempt, and no backoff', async () => {
+      const own = open({ ...difference(), ...failingOnce() });
+      const runs = new Notes<number>();
+      const flaky = task('flaky', () => {
+        runs.note(Date.now());
+        throw new Error('no');
+      });
+      await own.work([flaky], { onError: () => {} });
+      const { id } = await own.enqueue({ name: 'flaky', args: [], retries: retries(1, 3000) });
+      expect(await over(own, id)).toMatchObject({ state: 'failed', attempts: 2 });
+      const [first = 0, second = 0] = await runs.first(2);
+      expect(second - first).toBeGreaterThanOrEqual(3000);
+      expect(runs.all).toHaveLength(2);
+    }, 60_000);
+
+    test('what close() gives back is taken at once', async () => {
+      const own = open(difference());
+      const { waits, started } = waitingTask('waits');
+      const worker = await own.work([waits]);
+      const { id } = await own.enqueue({ name: 'waits', args: [] });
+      await started.first(1);
+      await worker.close({ timeout: 0 });
+      const start = Date.now();
+      await own.work([task('waits', () => 'elsewhere')]);
+      expect(await over(own, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 'elsewhere' });
+      expect(Date.now() - start).toBeLessThan(1000);
+    });
+  });
+
+  test('pg-boss too says of a task that it has failed', async () => {
+    const fails = task('fails', () => {
+      throw new Error('no');
+    });
+    await engine.work([fails], { onError: () => {} });
+    const { id } = await engine.enqueue({ name: 'fails', args: [] });
+    await over(engine, id);
+    expect(await boss.findJobs(queue, { id })).toMatchObject([{ state: 'failed' }]);
+  });
+
+  test('a key is held by the running task also where others with it are over, and those are not read', async () => {
+    const read = new Notes<number>();
+    const findJobs: Boss['findJobs'] = async (name, options) => {
+      const jobs = await boss.findJobs(name, options);
+      if ('key' in options) read.note(jobs.length);
+      return jobs;
+    };
+    const own = open({ findJobs });
     const { waits, started, end } = waitingTask('waits');
-    await engine.work([task('ends', () => {}), waits]);
+    await own.work([task('ends', () => {}), waits]);
     for (let round = 0; round < 3; round++) {
-      const { id } = await engine.enqueue({ name: 'ends', args: [], key: 'k' });
-      await over(engine, id);
+      const { id } = await own.enqueue({ name: 'ends', args: [], key: 'k' });
+      await over(own, id);
     }
-    const running = await engine.enqueue({ name: 'waits', args: [], key: 'k' });
+    const running = await own.enqueue({ name: 'waits', args: [], key: 'k' });
     await started.first(1);
-    expect(await engine.enqueue({ name: 'waits', args: [], key: 'k' })).toEqual(running);
+    expect(await own.enqueue({ name: 'waits', args: [], key: 'k' })).toEqual(running);
+    expect(read.all).toEqual([1]);
     end();
   });
 

@@ -25,6 +25,7 @@ describe('promise 2: arguments are JSON', () => {
     ['an own property __proto__', JSON.parse('{"__proto__": 1}')],
     ['an object without a prototype', Object.assign(Object.create(null), { a: 1 })],
     ['an object of another realm', runInContext('({ a: [1, { b: 2 }] })', createContext())],
+    ['a property toJSON that is no function', { toJSON: true }],
   ];
   it.each(good)('%s pass', (_, value) => {
     const args = [value, [value]];
@@ -49,6 +50,8 @@ describe('promise 2: arguments are JSON', () => {
   class Money {
     amount = 1;
   }
+  class Amounts extends Array<number> {}
+  const hiddenToJson = Object.defineProperty({ a: 1 }, 'toJSON', { value: () => 'gone' });
   const withSymbol = { [Symbol('secret')]: 1 };
   const bad: [string, readonly unknown[], string][] = [
     ['undefined', [undefined], 'args[0] is undefined'],
@@ -74,6 +77,25 @@ describe('promise 2: arguments are JSON', () => {
       'an instance of what has no constructor',
       [Object.create(Object.create(Object.create(null)))],
       'args[0] is an instance of a class, not a plain object',
+    ],
+    ['an instance of a class of arrays', [[Amounts.of(1)]], 'args[0][0] is an instance of Amounts, not a plain array'],
+    ['a toJSON', [{ a: { toJSON: () => 'gone' } }], 'args[0].a.toJSON is a function'],
+    ['one that is not enumerable', [hiddenToJson], 'args[0].toJSON is a function'],
+    ['that of an array', [Object.assign([1], { toJSON: () => 'gone' })], 'args[0].toJSON is a function'],
+    [
+      'a property of an array',
+      [Object.assign([1, 2], { total: 3 })],
+      'args[0].total is a property of an array, which JSON leaves out',
+    ],
+    [
+      'a match of a RegExp',
+      [{ match: /b/.exec('abc') }],
+      'args[0].match.index is a property of an array, which JSON leaves out',
+    ],
+    [
+      'a symbol for a key of an array',
+      [Object.assign([1], withSymbol)],
+      'args[0][Symbol(secret)] has a symbol for a key',
     ],
     ['a cycle of an object', [cycle], 'args[0].list[0].back holds itself'],
     ['a cycle of an array', [1, list], 'args[1][0] holds itself'],
@@ -108,16 +130,36 @@ describe('promise 2: arguments are JSON', () => {
     });
   });
 
-  it("a getter's own error comes through as it is", () => {
-    const error = new Error('not now');
+  it('what is nested 4000 levels deep passes', () => {
+    let deep: unknown = 1;
+    for (let level = 0; level < 2000; level++) deep = [{ deep }];
+    expect(refusal([deep])).toBeUndefined();
+  });
+
+  it('what throws when it is read is refused with its path and the cause, also where that is a RangeError', () => {
+    const error = new RangeError('not now');
     const args = [
       {
-        get a() {
-          throw error;
-        },
+        a: [
+          {
+            get b() {
+              throw error;
+            },
+          },
+        ],
       },
     ];
-    expect(refusal(args)).toBe(error);
+    expect(refusal(args)).toMatchObject({
+      code: 'ERR_TASK_NOT_SERIALIZABLE',
+      message: 'task "send-mail": args[0].a[0].b throws when it is read',
+      cause: error,
+    });
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    expect(refusal([1, proxy])).toMatchObject({
+      message: 'task "send-mail": args[1] throws when it is read',
+      cause: expect.any(TypeError),
+    });
   });
 
   it('whatever passes survives the round trip', () => {

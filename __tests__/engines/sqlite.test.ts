@@ -1,5 +1,6 @@
 // The SQLite engine: the conformance suite, and what only this engine promises.
 
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -39,6 +40,17 @@ function createStore(): FragileStore {
     },
     remove: () => {},
   };
+}
+
+if (Number.parseInt(process.versions.node, 10) < 22) {
+  it('better-sqlite3 13 on an older Node.js is refused with ERR_ENGINE_UNAVAILABLE, before it ends the process', () => {
+    expect(() => sqlite({ path: newPath() })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_ENGINE_UNAVAILABLE',
+        message: 'sqlite: better-sqlite3 13 needs Node.js 22 or later; on Node.js 20 install better-sqlite3@12',
+      }),
+    );
+  });
 }
 
 describeWith({ node: 22 }, 'sqlite', () => {
@@ -231,6 +243,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       await engine.work([task('b', () => ran++)], { concurrency: 50 });
       await Promise.all([turn(), sleep(20)]);
       commits.count = 0;
+      jest.spyOn(performance, 'now').mockReturnValue(performance.now()); // However slow the machine: one time slice.
       const ids = await Promise.all(Array.from({ length: 32 }, () => engine.enqueue({ name: 'b', args: [] })));
       expect(ran).toBe(32);
       for (const { id } of ids) await over(engine, id);
@@ -278,6 +291,44 @@ describeWith({ node: 22 }, 'sqlite', () => {
       database.pragma(`max_page_count = ${pages + 1000}`);
       await engine.enqueue({ name: 'a', args: ['x'.repeat(100_000)] });
     });
+  });
+
+  describe('text that UTF-8 does not have', () => {
+    it('in a name is refused with ERR_INVALID_OPTION: no worker would find it', async () => {
+      await expect(open({ path: newPath() }).enqueue({ name: 'a\ud800', args: [] })).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: 'sqlite: "name" is not possible: it has half a surrogate pair',
+      });
+    });
+
+    it('in a key differs from any other', async () => {
+      const engine = open({ path: newPath() });
+      const enqueue = async (key: string): Promise<string> => (await engine.enqueue({ name: 'a', args: [], key })).id;
+      const keys = ['k\ud800', 'k\ud801', 'k\ufffd', 'k\ud800'];
+      const [first, second, third, again] = await Promise.all(keys.map(enqueue));
+      expect(again).toBe(first);
+      expect(new Set([first, second, third]).size).toBe(3);
+    });
+  });
+
+  it('close() waits for a running task without a limit', async () => {
+    const engine = open({ path: newPath(), pollInterval: 50 });
+    const [running, ended] = [deferred(), deferred()];
+    const waits = task('a', () => {
+      running.resolve();
+      return ended.promise;
+    });
+    await engine.work([waits]);
+    const { id } = await engine.enqueue({ name: 'a', args: [] });
+    await running.promise;
+    const timeouts = jest.spyOn(globalThis, 'setTimeout');
+    const closed = engine.close();
+    await sleep(100);
+    expect(await engine.get(id)).toMatchObject({ state: 'running' });
+    ended.resolve();
+    await closed;
+    // None after which it would be given back.
+    for (const [, delay] of timeouts.mock.calls) expect(delay).toBeLessThanOrEqual(50);
   });
 
   it('close() waits for enqueues that are under way', async () => {
@@ -540,8 +591,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const seen: number[] = [];
       const blocks = task('a', () => {
         seen.push(turns);
-        const end = performance.now() + 6;
-        while (performance.now() < end);
+        block(6);
       });
       const ids = await Promise.all(Array.from({ length: 5 }, () => engine.enqueue({ name: 'a', args: [] })));
       await engine.work([blocks]);
@@ -552,19 +602,19 @@ describeWith({ node: 22 }, 'sqlite', () => {
 
     it('tasks that were taken and not yet started run before close() resolves', async () => {
       const engine = open({ path: newPath() });
-      let ran = 0;
+      const stores = new AsyncLocalStorage<string>();
+      const seen: unknown[] = [];
       let closed: Promise<void> | undefined;
       const blocks = task('a', () => {
-        ran++;
-        const end = performance.now() + 6;
-        while (performance.now() < end);
-        closed ??= worker.close();
+        seen.push(stores.getStore());
+        block(6);
+        closed ??= stores.run('the store of who closes', () => worker.close());
       });
       const ids = await Promise.all(Array.from({ length: 5 }, () => engine.enqueue({ name: 'a', args: [] })));
       const worker = await engine.work([blocks]);
       await reaches(engine, ids[0]?.id ?? '', ({ state }) => state !== 'queued');
       await closed;
-      expect(ran).toBe(5);
+      expect(seen).toEqual(Array(5).fill(undefined));
       for (const { id } of ids) expect(await engine.get(id)).toMatchObject({ state: 'succeeded' });
     });
 
@@ -630,6 +680,58 @@ describeWith({ node: 22 }, 'sqlite', () => {
       for (const error of errors) expect(error).toMatchObject({ message: expect.stringContaining('"c"') });
     });
 
+    it('nor is one while other processes run tasks of its name, or did so within the lease', async () => {
+      const path = newPath();
+      const [engine, other] = [open({ path, lease: 1500 }), open({ path, lease: 1500 })];
+      const ended = deferred();
+      const tasks = [task('quick', () => {}), task('slow', () => ended.promise)];
+      const { id } = await other.enqueue({ name: 'quick', args: [] });
+      for (let count = 0; count < 3; count++) await other.enqueue({ name: 'slow', args: [] });
+      const worker = await other.work(tasks, { concurrency: 2 });
+      await over(other, id);
+      for (const name of ['quick', 'nobody']) await engine.enqueue({ name, args: [] });
+      connect(path).exec('UPDATE background_tasks SET run_at = 0');
+      const names: string[] = [];
+      await engine.work([], { onError: (_error, context) => void names.push(context.task.name) });
+      while (names.length === 0) await sleep(10);
+      expect(names).toEqual(['nobody']);
+      ended.resolve();
+      await worker.close();
+      while (names.length < 3) await sleep(10);
+      expect(names.sort()).toEqual(['nobody', 'quick', 'slow']);
+    });
+
+    it('run tasks and reports with the AsyncLocalStorage stores of the work() call, not those of an enqueue', async () => {
+      const stores = new AsyncLocalStorage<string>();
+      const seen: unknown[] = [];
+      const fails = task('a', async () => {
+        seen.push(stores.getStore());
+        stores.enterWith('of another task');
+        await turn();
+        throw new Error('again');
+      });
+      const engine = open({ path: newPath() });
+      const onError = (): void => void seen.push(stores.getStore());
+      await stores.run('of work()', () => engine.work([fails], { onError }));
+      const retries = { limit: 1, minDelay: 20, maxDelay: 20, factor: 1, jitter: false };
+      const options = [{}, {}, {}, { delay: 50 }, { retries }];
+      await Promise.all(
+        options.map((option, index) =>
+          stores.run(`of request ${index}`, () => engine.enqueue({ name: 'a', args: [], ...option })),
+        ),
+      );
+      while (seen.length < 11) await sleep(10);
+      expect(seen).toEqual(Array(11).fill('of work()'));
+    });
+
+    it('nor does a commit keep the stores of an enqueue', async () => {
+      const stores = new AsyncLocalStorage<string>();
+      const seen = new Set<unknown>();
+      const engine = open({ database: connect(newPath(), { verbose: () => void seen.add(stores.getStore()) }) });
+      await stores.run('of a request', () => engine.enqueue({ name: 'a', args: [] }));
+      expect([...seen]).toEqual([undefined]);
+    });
+
     it('a row that somebody else has spoiled makes its task fail, and nothing else', async () => {
       const path = newPath();
       const engine = open({ path });
@@ -641,6 +743,9 @@ describeWith({ node: 22 }, 'sqlite', () => {
   });
 
   describe('leases', () => {
+    const die =
+      "UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = 'dead', lease_until = 0";
+
     it('are renewed while a task runs, also while close() waits for it', async () => {
       const path = newPath();
       const engine = open({ path, lease: 150 });
@@ -664,7 +769,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
 
     it('a worker that lost its lease does not end the task that another one has taken', async () => {
       const path = newPath();
-      const [slowEngine, fastEngine] = [open({ path }), open({ path, pollInterval: 20 })];
+      const [slowEngine, fastEngine] = [open({ path }), open({ path, lease: 60, pollInterval: 20 })];
       const ended = deferred();
       const running = deferred();
       const errors: unknown[] = [];
@@ -673,10 +778,10 @@ describeWith({ node: 22 }, 'sqlite', () => {
         await ended.promise;
         throw new Error('too late to matter');
       });
-      await slowEngine.work([slow], { onError: (error) => void errors.push(error) });
+      await slowEngine.work([slow], { concurrency: 1, onError: (error) => void errors.push(error) });
       const { id } = await slowEngine.enqueue({ name: 'a', args: [] });
       await running.promise;
-      connect(path).exec('UPDATE background_tasks SET lease_until = 0');
+      connect(path).exec("UPDATE background_tasks SET worker = 'dead', lease_until = 0");
       await fastEngine.work([task('a', () => 'by the second')]);
       await over(fastEngine, id);
       ended.resolve();
@@ -690,8 +795,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       let runs = 0;
       const blocks = task('a', async () => {
         runs++;
-        const end = performance.now() + 200;
-        while (performance.now() < end);
+        block(200);
         await sleep(50);
       });
       await engine.work([blocks]);
@@ -700,17 +804,78 @@ describeWith({ node: 22 }, 'sqlite', () => {
       expect(runs).toBe(1);
     });
 
+    it.each([
+      ['the event loop is blocked', 0],
+      ['it is and the clock is set forward', 20_000],
+    ])('a worker does not take what another one of the process runs when %s', async (_, step) => {
+      const engine = open({ path: newPath(), lease: 60, pollInterval: 10 });
+      const ended = deferred();
+      await engine.work([task('waits', () => ended.promise)], { concurrency: 1 });
+      await engine.work([task('blocks', () => block(100))], { concurrency: 1 });
+      const { id } = await engine.enqueue({ name: 'waits', args: [] });
+      await reaches(engine, id, ({ state }) => state === 'running');
+      const { now } = Date;
+      jest.spyOn(Date, 'now').mockImplementation(() => now() + step);
+      const ids = await Promise.all(Array.from({ length: 5 }, () => engine.enqueue({ name: 'blocks', args: [] })));
+      for (const blocking of ids) await over(engine, blocking.id);
+      ended.resolve();
+      expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+    });
+
+    it.each([
+      ['forward', 20_000],
+      ['back', -20_000],
+    ])(
+      'no worker takes a task that runs, of its own or of another process, when the clock is set %s',
+      async (_, step) => {
+        const path = newPath();
+        const engine = open({ path, lease: 3000, pollInterval: 20 });
+        const other = open({ path, lease: 600, pollInterval: 10 });
+        const ended = deferred();
+        const waits = task('a', () => ended.promise);
+        await engine.work([waits], { concurrency: 1 });
+        const { id } = await engine.enqueue({ name: 'a', args: [] });
+        await reaches(engine, id, ({ state }) => state === 'running');
+        await other.work([waits]);
+        await engine.enqueue({ name: 'lost', args: [] }); // Its lease runs out meanwhile.
+        connect(path).exec(`${die} WHERE name = 'lost'`);
+        await sleep(50);
+        const { now } = Date;
+        jest.spyOn(Date, 'now').mockImplementation(() => now() + step);
+        await sleep(700);
+        ended.resolve();
+        expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+      },
+    );
+
+    it('nor after a lock of the database for longer than the lease', async () => {
+      const path = newPath();
+      const engine = open({ path, lease: 600 });
+      const ended = deferred();
+      const waits = task('a', () => ended.promise);
+      await engine.work([waits]);
+      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      await reaches(engine, id, ({ state }) => state === 'running');
+      // So many that one of them writes first.
+      for (let count = 0; count < 8; count++) await open({ path, lease: 600 }).work([waits]);
+      const locker = connect(path);
+      locker.exec('BEGIN IMMEDIATE');
+      await sleep(900);
+      locker.exec('COMMIT');
+      await sleep(500);
+      ended.resolve();
+      expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+    });
+
     it('a task whose workers died five times has failed: it may be what kills them', async () => {
       const path = newPath();
-      const engine = open({ path });
+      const engine = open({ path, lease: 30, pollInterval: 10 });
       const { id } = await engine.enqueue({ name: 'a', args: [], key: 'k' });
-      const die = connect(path).prepare(
-        "UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = 'dead', lease_until = 0",
-      );
+      const database = connect(path);
       const errors: unknown[] = [];
       const onError = (error: unknown, context: object): void => void errors.push({ error, context });
       for (let deaths = 1; deaths <= 5; deaths++) {
-        die.run();
+        database.exec(die);
         const worker = await engine.work([], { onError });
         await reaches(engine, id, ({ state }) => state !== 'running');
         await worker.close();
@@ -728,12 +893,10 @@ describeWith({ node: 22 }, 'sqlite', () => {
 
     it('a lost worker does not use up the retries', async () => {
       const path = newPath();
-      const engine = open({ path });
+      const engine = open({ path, lease: 30, pollInterval: 1_000_000 });
       const retries = { limit: 1, minDelay: 0, maxDelay: 0, factor: 1, jitter: false };
       const { id } = await engine.enqueue({ name: 'a', args: [], retries });
-      connect(path).exec(
-        "UPDATE background_tasks SET state = 'running', attempts = 1, worker = 'dead', lease_until = 0",
-      );
+      connect(path).exec(die);
       const fails = task('a', () => {
         throw new Error('again');
       });
@@ -783,7 +946,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       await reaches(engine, id, ({ state }) => state === 'running');
       await engine.close();
       other.exec('COMMIT');
-      const next = open({ path });
+      const next = open({ path, lease: 100 });
       await next.work([task('a', () => 'again')]);
       expect(await over(next, id)).toMatchObject({ attempts: 2, result: 'again' });
     }, 15_000);
@@ -886,6 +1049,11 @@ describeWith({ node: 22 }, 'sqlite', () => {
     expect(answer).toMatchObject({ result: { width: 200 }, attempts: 1 });
   });
 });
+
+function block(ms: number): void {
+  const end = performance.now() + ms;
+  while (performance.now() < end);
+}
 
 /** The database, and how many transactions were committed by way of it. */
 function counting(database: Database.Database): { database: SqliteDatabase; commits: { count: number } } {

@@ -4,6 +4,7 @@ import type { Response } from 'express';
 import {
   backgroundTasks,
   type RemoteTask,
+  type Serializable,
   type Task,
   type TaskEngine,
   type TaskRecord,
@@ -116,6 +117,22 @@ export async function whatIsNoTask({ locals: { backgroundTasks: tasks } }: Respo
   await tasks.enqueue((_to: string) => {}, 'ann@example.com');
   // @ts-expect-error: a name alone says nothing of the arguments.
   await tasks.enqueue('send', 'ann@example.com');
+}
+
+export async function aWrapper({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {
+  function send<A extends unknown[]>(t: Task<A> | RemoteTask<A>, ...a: A & Serializable<A>): Promise<{ id: string }> {
+    return tasks.enqueue<A>(t, ...a);
+  }
+  const mail = task('mail', (_to: string, _copies?: number) => {});
+  const sent = await send(mail, 'ann@example.com');
+  same<typeof sent, { id: string }>();
+  await send(mail, 'ann@example.com', 2);
+  await send(task<[path: string]>('images.resize'), '/a.png');
+  // @ts-expect-error: the wrong type.
+  await send(mail, 7);
+  const date = task('date', (_at: Date) => {});
+  // @ts-expect-error: a Date comes out as text.
+  await send(date, new Date());
 }
 
 export async function remoteTasks({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {

@@ -1,6 +1,6 @@
 // A worker on BullMQ, and what it and the engine know of each other.
 
-import { DelayedError, type Job, type RedisOptions, UnrecoverableError, Worker } from 'bullmq';
+import { DelayedError, type Job, type QueueBase, type RedisOptions, UnrecoverableError, Worker } from 'bullmq';
 import { type CloseOptions, readCloseTimeout } from '../options.js';
 import { type Backoff, retryDelay } from '../retry.js';
 import { load, type TaskWorker } from './engine.js';
@@ -39,6 +39,7 @@ const settings = {
 export class BullmqWorker implements TaskWorker {
   readonly #runner: MessageRunner;
   readonly #worker: Worker<StoredMessage, string>;
+  readonly #trouble: () => Error | undefined;
   readonly #onClosed: () => void;
   #closing: Promise<void> | undefined = undefined;
 
@@ -50,8 +51,7 @@ export class BullmqWorker implements TaskWorker {
       connection: { ...connection, enableOfflineQueue: true, maxRetriesPerRequest: null },
       concurrency: Math.min(runner.concurrency, Number.MAX_SAFE_INTEGER),
     });
-    // BullMQ goes on by itself once Redis is back, and needs a listener.
-    this.#worker.on('error', () => {});
+    this.#trouble = troubleOf(this.#worker);
     this.#worker.on('failed', (job, error) => {
       if (job?.finishedOn === undefined) return;
       const info = { id: job.id ?? '', name: job.name, attempt: attemptOf(job) };
@@ -62,7 +62,7 @@ export class BullmqWorker implements TaskWorker {
   /** Rejects where Redis is out of reach. */
   async ready(): Promise<void> {
     try {
-      await load('bullmq', () => this.#worker.waitUntilReady());
+      await load('bullmq', () => this.#worker.waitUntilReady(), this.#trouble);
     } catch (error) {
       await this.#worker.close(true);
       this.#onClosed();
@@ -127,11 +127,26 @@ async function putBack(job: Job<StoredMessage>, token: string | undefined, delay
 
 /** What BullMQ keeps of an error is its message. */
 function failure(error: unknown, Class: new (message: string) => Error): Error {
-  const { name, message } = serializeError(error);
-  return Object.assign(new Class(`${name}: ${message}`), { cause: error, stack: '' });
+  return Object.assign(new Class(JSON.stringify(serializeError(error))), { cause: error, stack: '' });
 }
 
+/** Also of a reason that was written by somebody else. */
 export function errorOf(failedReason: string): { name: string; message: string } {
-  const [, name = 'Error', message = failedReason] = /^(.*?): (.*)$/s.exec(failedReason) ?? [];
-  return { name, message };
+  try {
+    const { name, message }: { name?: unknown; message?: unknown } = JSON.parse(failedReason);
+    if (typeof name === 'string' && typeof message === 'string') return { name, message };
+  } catch {}
+  return { name: 'Error', message: failedReason };
+}
+
+/** Returns what tells why Redis is out of reach, if it is. BullMQ goes on by itself once it is back, and needs a listener. */
+export function troubleOf(client: QueueBase): () => Error | undefined {
+  let trouble: Error | undefined;
+  client.on('error', (error: Error) => {
+    trouble = error;
+  });
+  client.getBackend().on('ready', () => {
+    trouble = undefined;
+  });
+  return () => trouble;
 }

@@ -6,13 +6,16 @@ import { isAwaitable } from '../awaitable.js';
 import { BackgroundTasksError } from '../errors.js';
 import { type Check, checkOptions } from '../options.js';
 import type { Task } from '../task.js';
-import { attemptOf, BullmqWorker, errorOf, type StoredMessage } from './bullmq-worker.js';
+import { attemptOf, BullmqWorker, errorOf, type StoredMessage, troubleOf } from './bullmq-worker.js';
 import type { TaskEngine, TaskMessage, TaskRecord, TaskWorker, WorkerOptions } from './engine.js';
 import { engineUnavailable, isUuid, load, store, unsupported } from './engine.js';
 import { MessageRunner } from './message-runner.js';
 
 export interface BullmqOptions {
-  /** ioredis's options, or a client of ioredis whose options are used: the engine makes connections of its own. */
+  /**
+   * ioredis's options, or a client of ioredis whose options are used: the engine makes connections of its own. Not possible
+   * are a `Cluster`, and a `keyPrefix`, which BullMQ's scripts do not see.
+   */
   connection: RedisOptions | { readonly options: RedisOptions };
   /** Name of BullMQ's queue; workers with other tasks should have another one. Default `'express-background-tasks'`. */
   queue?: string | undefined;
@@ -28,8 +31,6 @@ export interface BullmqOptions {
  */
 export function bullmq(options: BullmqOptions): TaskEngine {
   checkOptions<BullmqOptions>('bullmq()', options, { connection: isConnection, queue: isQueueName });
-  if (options.connection === undefined)
-    throw new BackgroundTasksError('ERR_INVALID_OPTION', 'bullmq(): "connection" is missing');
   return new BullmqEngine(options.queue ?? 'express-background-tasks', optionsOf(options.connection));
 }
 
@@ -37,14 +38,27 @@ const isConnection: Check = (value) => (isAwaitable(value) ? undefined : "ioredi
 const isQueueName: Check = (value) =>
   typeof value === 'string' && /^[^:]+$/.test(value) ? undefined : 'a string that is not empty and has no ":"';
 
-function optionsOf(connection: BullmqOptions['connection']): RedisOptions {
+function optionsOf(connection: BullmqOptions['connection'] | undefined): RedisOptions {
+  if (connection === undefined) throw badConnection('is missing');
+  // The options of any other client do not say where its Redis is, and would lead to the one of this machine.
+  const given: object = connection;
+  if ('connect' in given && !('isCluster' in given && given.isCluster === false)) {
+    throw badConnection("must be ioredis's options or its client Redis, not a Cluster or a client of another package");
+  }
   const options: RedisOptions = isAwaitable(connection.options) ? connection.options : connection;
+  if (options.keyPrefix)
+    throw badConnection('has a "keyPrefix", which BullMQ does not support: name a "queue" instead');
   return { retryStrategy: (times) => Math.min(times * 200, 2000), ...options };
+}
+
+function badConnection(reason: string): BackgroundTasksError {
+  return new BackgroundTasksError('ERR_INVALID_OPTION', `bullmq(): "connection" ${reason}`);
 }
 
 class BullmqEngine implements TaskEngine {
   readonly #connection: RedisOptions;
   readonly #queue: Queue<StoredMessage>;
+  readonly #trouble: () => Error | undefined;
   readonly #workers = new Set<BullmqWorker>();
   #closing: Promise<void> | undefined = undefined;
 
@@ -54,7 +68,7 @@ class BullmqEngine implements TaskEngine {
     const failFast = { ...connection, enableOfflineQueue: false, maxRetriesPerRequest: 0 };
     // BullMQ's check of the version would break the queue for good if Redis went away in the middle of it.
     this.#queue = new Queue(name, { connection: failFast, skipVersionCheck: true });
-    this.#queue.on('error', ignore);
+    this.#trouble = troubleOf(this.#queue);
   }
 
   async enqueue(message: TaskMessage): Promise<{ id: string }> {
@@ -63,13 +77,14 @@ class BullmqEngine implements TaskEngine {
     if (/[\ud800-\udfff]/u.test(name)) throw unsupported('bullmq', 'name', 'it has half a surrogate pair');
     const data: StoredMessage = { args: JSON.stringify(args), timeout, retries, unused: 0 };
     const options = jobOptions(message);
-    return store('bullmq', async (late) => {
+    const add = async (late: AbortSignal): Promise<{ id: string }> => {
       await this.#queue.waitUntilReady();
       // What was sent and not answered, in time or at all, may be stored although enqueue rejects.
       late.throwIfAborted();
       const { id } = await this.#queue.add(name, data, options);
       return { id: String(id) };
-    });
+    };
+    return store('bullmq', add, this.#trouble);
   }
 
   async work(tasks: readonly Task[], options?: WorkerOptions): Promise<TaskWorker> {
@@ -83,11 +98,12 @@ class BullmqEngine implements TaskEngine {
 
   async get(id: string): Promise<TaskRecord | undefined> {
     if (!isUuid(id)) return undefined;
-    return load('bullmq', async () => {
+    const find = async (): Promise<TaskRecord | undefined> => {
       const state = await this.#queue.getJobState(id);
       const job: Job<StoredMessage> | undefined = await this.#queue.getJob(id);
       return job && recordOf(id, job, state === 'active');
-    });
+    };
+    return load('bullmq', find, this.#trouble);
   }
 
   close(): Promise<void> {

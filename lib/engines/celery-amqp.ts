@@ -1,9 +1,9 @@
 // Celery over RabbitMQ: a durable queue, a channel with publisher confirms, and a connection that is opened when needed.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ChannelModel, type ConfirmChannel, connect } from 'amqplib';
+import type { ChannelModel, ConfirmChannel } from 'amqplib';
 import { BackgroundTasksError } from '../errors.js';
-import type { CeleryMessage, CeleryTransport } from './celery-message.js';
+import { type CeleryMessage, type CeleryTransport, missingPackage } from './celery-message.js';
 import { unsupported } from './engine.js';
 
 export class AmqpTransport implements CeleryTransport {
@@ -12,6 +12,7 @@ export class AmqpTransport implements CeleryTransport {
   #link: Link | undefined = undefined;
 
   constructor(url: string, queue: Queue) {
+    loadAmqplib(); // A package that is missing fails here, not at the first message.
     this.#url = url;
     this.#queue = queue;
   }
@@ -128,7 +129,7 @@ class Link {
     try {
       const clientProperties = { connection_name: 'express-background-tasks' };
       const socketOptions = { timeout: 4000, noDelay: true, clientProperties, signal: this.#socket.signal };
-      this.#connection = await connect(url, socketOptions);
+      this.#connection = await loadAmqplib().connect(url, socketOptions);
       this.#connection.on('error', ignore); // What waits for an answer is rejected besides.
       this.#connection.on('close', this.#onLost);
       this.#connection.on('blocked', (reason) => {
@@ -152,6 +153,14 @@ class Link {
   #lose(): void {
     this.#onLost();
     void this.close();
+  }
+}
+
+function loadAmqplib(): typeof import('amqplib') {
+  try {
+    return require('amqplib');
+  } catch (cause) {
+    throw missingPackage('amqplib', cause);
   }
 }
 

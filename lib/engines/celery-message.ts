@@ -20,6 +20,15 @@ export interface CeleryTransport {
   close(): Promise<void>;
 }
 
+/**
+ * The brokers' packages are optional, so that only the one for the broker at hand is loaded. Bundlers leave out what they do
+ * not find where the `require` is right inside a `try`.
+ */
+export function missingPackage(name: string, cause: unknown): BackgroundTasksError {
+  const message = `celery(): this broker takes the package ${name}, which could not be loaded: npm install ${name}`;
+  return new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause });
+}
+
 export interface CeleryMessage {
   readonly id: string;
   readonly priority: number;
@@ -35,11 +44,11 @@ export interface CeleryMessage {
 export function celeryMessage(message: TaskMessage, priority: number): CeleryMessage {
   refuse(message);
   const id = newId();
-  const split = splitArguments(message.args, message.name);
   if (isDeeper(message.args, deepest)) {
     const what = `args are nested more than ${deepest} levels deep, at which a Celery worker may crash`;
     throw new BackgroundTasksError('ERR_TASK_NOT_SERIALIZABLE', `task "${message.name}": ${what}`);
   }
+  const split = splitArguments(message.args, message.name);
   const args = JSON.stringify(split.args);
   const kwargs = JSON.stringify(split.kwargs);
   const limit = message.timeout === undefined ? null : message.timeout / 1000;

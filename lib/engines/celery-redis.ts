@@ -1,12 +1,13 @@
 // Celery's Redis: a queue is a list, laid out by kombu (kombu/transport/redis.py); results are JSON strings.
 
 import { randomUUID } from 'node:crypto';
-import { Redis } from 'ioredis';
-import type { CeleryMessage, CeleryTransport } from './celery-message.js';
+import type { Redis } from 'ioredis';
+import { type CeleryMessage, type CeleryTransport, missingPackage } from './celery-message.js';
 import { unsupported } from './engine.js';
 
 /** A client that connects when it is used, never by itself: an outage costs nothing, and nothing is sent after it has failed. */
 export class CeleryRedis {
+  readonly #ioredis = loadIoredis();
   readonly #url: string;
   #client: Redis | undefined = undefined;
   #ready: Promise<void> = Promise.resolve();
@@ -37,7 +38,7 @@ export class CeleryRedis {
   }
 
   #connect(): Redis {
-    const client = new Redis(this.#url, {
+    const client = new this.#ioredis.Redis(this.#url, {
       lazyConnect: true,
       connectTimeout: 4000,
       disconnectTimeout: 0,
@@ -99,6 +100,14 @@ export class RedisTransport implements CeleryTransport {
 
   async close(): Promise<void> {
     this.#redis.reset();
+  }
+}
+
+function loadIoredis(): typeof import('ioredis') {
+  try {
+    return require('ioredis');
+  } catch (cause) {
+    throw missingPackage('ioredis', cause);
   }
 }
 

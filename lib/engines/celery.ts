@@ -3,8 +3,9 @@
 import { isAwaitable } from '../awaitable.js';
 import { BackgroundTasksError } from '../errors.js';
 import { type Check, checkOptions } from '../options.js';
+import { AmqpTransport } from './celery-amqp.js';
 import { type CeleryTransport, celeryMessage, sentAt } from './celery-message.js';
-import type { CeleryRedis } from './celery-redis.js';
+import { CeleryRedis, RedisTransport } from './celery-redis.js';
 import { readMeta } from './celery-result.js';
 import {
   engineUnavailable,
@@ -22,7 +23,7 @@ export { type Kwargs, kwargs } from './celery-kwargs.js';
 export interface CeleryOptions {
   /**
    * Celery's `broker_url`: `amqp://` or `amqps://` for RabbitMQ, which takes the package amqplib; `redis://` or `rediss://`
-   * for Redis, which takes ioredis.
+   * for Redis, which takes ioredis. The path of the latter is the number of the database, default 0.
    */
   broker: string;
   /** The queue that the workers take tasks from. Default `'celery'`, as in Celery. */
@@ -59,42 +60,33 @@ const isText: Check = (value) => (typeof value === 'string' && value !== '' ? un
 
 function transportOf({ broker, queue = 'celery', queueArguments }: CeleryOptions): CeleryTransport {
   if (schemeOf('broker', broker, ['amqp', 'amqps', 'redis', 'rediss']).startsWith('amqp')) {
-    const { AmqpTransport }: typeof import('./celery-amqp.js') = peer('amqplib', () => require('./celery-amqp.js'));
     return new AmqpTransport(broker, { name: queue, arguments: queueArguments ?? {} });
   }
   if (queueArguments !== undefined) throw unsupported('celery', 'queueArguments', 'a queue in Redis has none');
-  const { RedisTransport } = requireRedis();
   return new RedisTransport(broker, queue);
 }
 
 function resultsOf({ resultBackend }: CeleryOptions): CeleryRedis | undefined {
   if (resultBackend === undefined) return undefined;
   schemeOf('resultBackend', resultBackend, ['redis', 'rediss']);
-  const { CeleryRedis } = requireRedis();
   return new CeleryRedis(resultBackend);
 }
 
 /** Says nothing of the rest of the URL, which may hold a password. */
-function schemeOf(option: string, url: unknown, known: readonly string[]): string {
-  const scheme = typeof url === 'string' && URL.canParse(url) ? new URL(url).protocol.slice(0, -1) : undefined;
-  if (scheme !== undefined && known.includes(scheme)) return scheme;
-  const expected = known.map((name) => `${name}://`).join(', ');
-  const found = scheme === undefined ? 'there is none' : `it is ${scheme}://`;
-  throw new BackgroundTasksError('ERR_INVALID_OPTION', `celery(): "${option}" must be a URL (${expected}); ${found}`);
-}
-
-function requireRedis(): typeof import('./celery-redis.js') {
-  return peer('ioredis', () => require('./celery-redis.js'));
-}
-
-/** The brokers' packages are optional, so that only the one for the broker at hand is loaded. */
-function peer<Module>(name: string, load: () => Module): Module {
-  try {
-    return load();
-  } catch (cause) {
-    const message = `celery(): this broker takes the package ${name}, which could not be loaded: npm install ${name}`;
-    throw new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause });
+function schemeOf(option: string, value: unknown, known: readonly string[]): string {
+  const url = typeof value === 'string' && URL.canParse(value) ? new URL(value) : undefined;
+  const scheme = url?.protocol.slice(0, -1);
+  if (url === undefined || scheme === undefined || !known.includes(scheme)) {
+    const expected = known.map((name) => `${name}://`).join(', ');
+    const found = scheme === undefined ? 'there is none' : `it is ${scheme}://`;
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', `celery(): "${option}" must be a URL (${expected}); ${found}`);
   }
+  // ioredis would ask Redis for the database NaN, leave that rejection unhandled, and go on in database 0.
+  const databases = scheme.startsWith('redis') ? [url.pathname.slice(1), url.searchParams.get('db') ?? ''] : [];
+  if (databases.some((database) => /\D/.test(database))) {
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', `celery(): the database in "${option}" must be a number`);
+  }
+  return scheme;
 }
 
 class CeleryEngine implements TaskEngine {

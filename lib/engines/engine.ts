@@ -72,30 +72,33 @@ const deadline = 4500;
 
 /**
  * Rejects with `ERR_ENGINE_UNAVAILABLE` where the engine's client fails, or does not answer in time. What is done in several
- * steps looks at `late` before each, so that nothing is stored for a call that has been rejected.
+ * steps looks at `late` before each, so that nothing is stored for a call that has been rejected. `trouble` may know why the
+ * client fails, or undefined.
  */
-export function store<T>(engine: string, write: (late: AbortSignal) => Promise<T>): Promise<T> {
-  return answer(engine, 'stored', write);
+export function store<T>(engine: string, write: Ask<T>, trouble?: () => unknown): Promise<T> {
+  return answer(engine, 'stored', write, trouble);
 }
 
 /** The same for what `get` asks. */
-export function load<T>(engine: string, read: (late: AbortSignal) => Promise<T>): Promise<T> {
-  return answer(engine, 'read', read);
+export function load<T>(engine: string, read: Ask<T>, trouble?: () => unknown): Promise<T> {
+  return answer(engine, 'read', read, trouble);
 }
 
-async function answer<T>(engine: string, done: Done, ask: (late: AbortSignal) => Promise<T>): Promise<T> {
+type Ask<T> = (late: AbortSignal) => Promise<T>;
+
+async function answer<T>(engine: string, done: Done, ask: Ask<T>, trouble?: () => unknown): Promise<T> {
   const controller = new AbortController();
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`no answer within ${deadline} ms`));
-      controller.abort();
-    }, deadline);
-  });
   try {
-    return await Promise.race([ask(controller.signal), late]);
+    return await new Promise((resolve, reject) => {
+      timer = setTimeout(() => {
+        reject(new Error(`no answer within ${deadline} ms`));
+        controller.abort();
+      }, deadline);
+      ask(controller.signal).then(resolve, reject);
+    });
   } catch (error) {
-    throw error instanceof BackgroundTasksError ? error : engineUnavailable(engine, error, done);
+    throw error instanceof BackgroundTasksError ? error : engineUnavailable(engine, trouble?.() ?? error, done);
   } finally {
     clearTimeout(timer);
   }

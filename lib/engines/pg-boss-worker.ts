@@ -46,10 +46,22 @@ export interface StoredJob extends TakenJob {
   readonly completedOn: Date | null;
 }
 
-/** JSON in both, as in {@link StoredMessage.args}. */
+/** JSON in the first two, as in {@link StoredMessage.args}. */
 interface Output {
   readonly result?: string | undefined;
   readonly error?: string;
+  /** Of what has failed. */
+  readonly attempts?: number;
+}
+
+export interface Db {
+  executeSql(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
+}
+
+interface Transaction {
+  readonly db: Db;
+  commit(): Promise<void>;
+  rollback(): Promise<void>;
 }
 
 /** What is used of pg-boss's `PgBoss`. Not imported: pg-boss's own declarations compile with `skipLibCheck` only. */
@@ -59,9 +71,12 @@ export interface Boss {
   findJobs(name: string, options: object): Promise<StoredJob[]>;
   fetch(name: string, options: object): Promise<TakenJob[]>;
   touch(name: string, jobs: TakenJob[]): Promise<unknown>;
-  complete(name: string, jobs: TakenJob[], output: Output): Promise<unknown>;
-  fail(name: string, job: TakenJob | string, output?: Output): Promise<{ affected?: number }>;
-  update(name: string, data: object, options: object): Promise<unknown>;
+  complete(name: string, jobs: TakenJob[], output: Output): Promise<{ affected?: number }>;
+  fail(name: string, job: TakenJob | string, output?: Output, options?: object): Promise<{ affected?: number }>;
+  update(name: string, data: object | undefined, options: object): Promise<unknown>;
+  getDb(): Db & { beginTransaction?(): Promise<Transaction> };
+  /** It came with 12.35, as did the count in {@link TakenJob}. */
+  isTimekeeping(): boolean;
   on(event: 'error', listener: (error: Error) => void): unknown;
   off(event: 'error', listener: (error: Error) => void): unknown;
 }
@@ -165,15 +180,15 @@ export class PgBossWorker implements TaskWorker {
   async #attempt(job: TakenJob): Promise<() => Promise<unknown>> {
     const { name, args, timeout, retries, failed, dropped, unused } = job.data;
     const info = { id: job.id, name, attempt: job.retryCount + 1 - unused };
-    if (this.#closing !== undefined) return () => this.#putBack(job, { unused: unused + 1 });
+    if (this.#closing !== undefined) return this.#putBack(job, { unused: unused + 1 });
     if (!this.#runner.knows(name)) {
       this.#ignored.add(name);
       this.#runner.reportUnknown(info);
-      return () => this.#putBack(job, { unused: unused + 1 });
+      return this.#putBack(job, { unused: unused + 1 });
     }
     if (info.attempt - 1 - failed - dropped >= maxLost) {
       info.attempt--;
-      return () => this.#fail(job, info, abandonedTask(name), { unused: unused + 1 });
+      return () => this.#fail(job, info, abandonedTask(name));
     }
     const outcome = await this.#runner.run({ ...info, args: JSON.parse(args), timeout });
     switch (outcome.state) {
@@ -182,11 +197,11 @@ export class PgBossWorker implements TaskWorker {
         return () => this.#complete(job, result);
       }
       case 'dropped':
-        return () => this.#putBack(job, { dropped: dropped + 1 });
+        return this.#putBack(job, { dropped: dropped + 1 });
       case 'failed': {
         if (retries === undefined || failed >= retries.limit) return () => this.#fail(job, info, outcome.error);
         const delay = retryDelay(failed + 1, retries);
-        return () => this.#putBack(job, { failed: failed + 1 }, { startAfter: Math.ceil(delay) / 1000 });
+        return this.#putBack(job, { failed: failed + 1 }, Math.ceil(delay) / 1000);
       }
     }
   }
@@ -207,21 +222,46 @@ export class PgBossWorker implements TaskWorker {
     return written;
   }
 
-  /**
-   * Resolves with false where the task is not this worker's any more. If the process dies between the two steps, the task
-   * runs again after the queue's retryDelay, and counts as one whose worker died.
-   */
-  async #putBack(job: TakenJob, counts: Partial<StoredMessage>, options: object = { startAfter: 0 }): Promise<boolean> {
-    const { affected } = await this.#boss.fail(queue, job);
-    if (affected === 0) return false;
-    await this.#boss.update(queue, { ...job.data, ...counts }, { id: job.id, ...options });
-    return true;
+  /** Returns how to give it back, to run again in so many seconds, with these counts. */
+  #putBack(job: TakenJob, counts: Partial<StoredMessage>, startAfter = 0): () => Promise<void> {
+    let isReleased = false;
+    return () =>
+      this.#together(async (db) => {
+        if (!isReleased && !isSettled(await this.#boss.fail(queue, job, undefined, { db }))) return;
+        isReleased = db === undefined; // Then nothing undoes it, and only the rest is to be tried again.
+        await this.#boss.update(queue, { ...job.data, ...counts }, { id: job.id, startAfter, db });
+      });
   }
 
-  /** The queue's retryLimit, which is there for workers that die, has to be taken from the task first. */
-  async #fail(job: TakenJob, info: TaskInfo, error: unknown, counts: Partial<StoredMessage> = {}): Promise<void> {
-    if (!(await this.#putBack(job, counts, { retryLimit: 0, startAfter: 60 }))) return;
-    await this.#boss.fail(queue, job.id, { error: JSON.stringify(serializeError(error)) });
-    this.#runner.report(info, error);
+  /** pg-boss has no final failure in one step, since its retryLimit is there for the workers that die. */
+  async #fail(job: TakenJob, info: TaskInfo, error: unknown): Promise<void> {
+    const output = { error: JSON.stringify(serializeError(error)), attempts: info.attempt };
+    const isOurs = await this.#together(async (db) => {
+      if (db === undefined) return isSettled(await this.#boss.complete(queue, [job], output));
+      if (!isSettled(await this.#boss.fail(queue, job, output, { db }))) return false;
+      await this.#boss.update(queue, undefined, { id: job.id, retryLimit: 0, db });
+      await this.#boss.fail(queue, job.id, output, { db });
+      return true;
+    });
+    if (isOurs) this.#runner.report(info, error);
   }
+
+  /** In one transaction, where pg-boss's database has any: its adapters for clients other than node-postgres have none. */
+  async #together<T>(write: (db: Db | undefined) => Promise<T>): Promise<T> {
+    const transaction = await this.#boss.getDb().beginTransaction?.();
+    if (transaction === undefined) return write(undefined);
+    try {
+      const written = await write(transaction.db);
+      await transaction.commit();
+      return written;
+    } catch (error) {
+      await transaction.rollback();
+      throw error;
+    }
+  }
+}
+
+/** False where the task is not this worker's any more. */
+function isSettled({ affected }: { affected?: number }): boolean {
+  return affected !== 0;
 }

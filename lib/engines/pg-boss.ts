@@ -2,20 +2,21 @@
 // user makes the instance, starts it and stops it. What its workers do is in pg-boss-worker.ts.
 
 import { createHash, randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isAwaitable } from '../awaitable.js';
 import { BackgroundTasksError } from '../errors.js';
 import type { Task } from '../task.js';
 import type { TaskEngine, TaskMessage, TaskRecord, TaskWorker, WorkerOptions } from './engine.js';
 import { engineUnavailable, isUuid, load, store, unsupported } from './engine.js';
 import { MessageRunner } from './message-runner.js';
-import { type Boss, PgBossWorker, queue, type StoredJob, type StoredMessage } from './pg-boss-worker.js';
+import { type Boss, type Db, PgBossWorker, queue, type StoredJob, type StoredMessage } from './pg-boss-worker.js';
 
 const day = 24 * 60 * 60;
 const queueOptions = {
   policy: 'exclusive', // One live job per singletonKey, from created to active.
   // pg-boss counts how often a job was taken; whether that was a failure, and the last one, is known to our worker.
   retryLimit: 2 ** 31 - 1,
-  retryDelay: 1,
+  retryDelay: 2, // Longer than our worker waits before it tries the second step of a put-back again.
   heartbeatSeconds: 15,
   expireInSeconds: day, // pg-boss's longest. A dead worker is found by its heartbeat, and a timeout is kept by a live one.
   retentionSeconds: 3650 * day, // pg-boss's default drops what has waited for 14 days.
@@ -23,8 +24,8 @@ const queueOptions = {
 };
 
 /**
- * An engine on pg-boss 12. Start pg-boss before its first use, and close the engine before you stop pg-boss. A task whose
- * worker died runs again once pg-boss's supervision has found it: after 15 s and the longer one of pg-boss's
+ * An engine on pg-boss 12.35 or later. Start pg-boss before its first use, and close the engine before you stop pg-boss. A
+ * task whose worker died runs again once pg-boss's supervision has found it: after 15 s and the longer one of pg-boss's
  * `superviseIntervalSeconds` and `monitorIntervalSeconds`. No attempt may last longer than a day.
  *
  * @throws BackgroundTasksError `ERR_INVALID_OPTION` for anything else.
@@ -33,10 +34,10 @@ const queueOptions = {
  * app.use(backgroundTasks({ engine: pgBoss(boss) }));
  */
 export function pgBoss(boss: Boss): TaskEngine {
-  if (!isAwaitable(boss) || typeof boss.update !== 'function') {
+  if (!isAwaitable(boss) || typeof boss.isTimekeeping !== 'function') {
     throw new BackgroundTasksError(
       'ERR_INVALID_OPTION',
-      'pgBoss(): the argument must be an instance of PgBoss, version 12',
+      'pgBoss(): the argument must be an instance of PgBoss, of pg-boss 12.35 or later',
     );
   }
   return new PgBossEngine(boss);
@@ -77,6 +78,7 @@ class PgBossEngine implements TaskEngine {
         late.throwIfAborted();
         const held = (await this.#boss.send(queue, data, options)) ?? (await this.#holderOf(singletonKey));
         if (held !== undefined) return { id: held };
+        await sleep(10); // It has ended in between.
       }
     });
     for (const worker of this.#workers) worker.wake();
@@ -122,13 +124,26 @@ class PgBossEngine implements TaskEngine {
     return this.#queueMade;
   }
 
-  /** The live task with this key; undefined if it ended meanwhile. pg-boss finds fast only what waits. */
+  /** The live task with this key. */
   async #holderOf(key: string): Promise<string | undefined> {
-    const [waiting] = await this.#boss.findJobs(queue, { key, queued: true, limit: 1 });
-    if (waiting !== undefined) return waiting.id;
-    const all = await this.#boss.findJobs(queue, { key, limit: 100_000 });
-    return all.findLast((job) => stateOf(job) === 'running' || stateOf(job) === 'queued')?.id;
+    const jobs = await this.#boss.findJobs(queue, { key, limit: 100_000, db: liveOnly(this.#boss.getDb()) });
+    return jobs.findLast((job) => stateOf(job) === 'running' || stateOf(job) === 'queued')?.id;
   }
+}
+
+/**
+ * pg-boss can narrow a search to what waits, but not to what is live, and would read all that has ended in a week. Over this
+ * it reads one row, by the index that keeps the keys apart. Should it word the search otherwise, nothing is narrowed.
+ */
+function liveOnly(db: Db): Db {
+  const condition = "policy = 'exclusive' AND state <= 'active' AND COALESCE(singleton_key, '') = $2";
+  return {
+    executeSql: (text, values) =>
+      db.executeSql(
+        text.replace('WHERE name = $1', (start) => `${start} AND ${condition}`),
+        values,
+      ),
+  };
 }
 
 /** What pg-boss or PostgreSQL cannot hold. */
@@ -145,7 +160,7 @@ const closed = (): Error => engineUnavailable('pg-boss', new Error('the engine i
 /** Of any text, what PostgreSQL can hold and index. */
 const hash = (key: string): string => createHash('sha256').update(JSON.stringify(key)).digest('base64url');
 
-function stateOf({ state }: StoredJob): TaskRecord['state'] {
+function stateOf({ state, output }: StoredJob): TaskRecord['state'] {
   switch (state) {
     case 'created':
     case 'retry':
@@ -153,7 +168,7 @@ function stateOf({ state }: StoredJob): TaskRecord['state'] {
     case 'active':
       return 'running';
     case 'completed':
-      return 'succeeded';
+      return output?.error === undefined ? 'succeeded' : 'failed';
     default:
       return 'failed';
   }
@@ -166,6 +181,9 @@ function recordOf(job: StoredJob): TaskRecord {
   if (startedOn !== null && attempts > 0) record.startedAt = new Date(startedOn);
   if (completedOn !== null) record.finishedAt = new Date(completedOn);
   if (record.state === 'succeeded' && output?.result !== undefined) record.result = JSON.parse(output.result);
-  if (record.state === 'failed' && output?.error !== undefined) record.error = JSON.parse(output.error);
+  if (record.state === 'failed' && output?.error !== undefined) {
+    record.error = JSON.parse(output.error);
+    record.attempts = output.attempts ?? attempts;
+  }
   return record;
 }

@@ -1,5 +1,6 @@
 // Group commit: all writes of one turn of the event loop share one transaction, and so one wait for the disk.
 
+import { AsyncResource } from 'node:async_hooks';
 import { setImmediate } from 'node:timers'; // Not the global one: a user's fake timers must not stop the writes.
 import type { SqliteDatabase } from './sqlite-table.js';
 
@@ -68,7 +69,8 @@ export class GroupCommit {
     setImmediate(this.#flush);
   }
 
-  readonly #flush = (): void => {
+  /** Without the AsyncLocalStorage stores of the request whose write came first in its turn. */
+  readonly #flush = AsyncResource.bind((): void => {
     const writes = this.#writes;
     const last = [...this.#last];
     this.#writes = [];
@@ -82,7 +84,7 @@ export class GroupCommit {
       this.#isScheduled = false;
       for (const listener of this.#idleListeners.splice(0)) listener();
     }
-  };
+  });
 
   /** Returns in how many ms to try again where that is to be done. */
   #write(writes: readonly Write[], last: readonly Write[]): number | undefined {

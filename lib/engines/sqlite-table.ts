@@ -42,7 +42,7 @@ export interface TakenTask {
 /** The arguments of {@link TaskTable.insert}: a message as text, made when it was enqueued. */
 export type NewRow = readonly unknown[];
 
-/** How many delayed tasks are made ready in one transaction, and how many unknown tasks of one name are looked at. */
+/** So many delayed tasks are made ready in one transaction, so many unknown ones of a name and finished ones looked at. */
 const batch = 1000;
 
 /**
@@ -111,7 +111,9 @@ export function rowOf(message: TaskMessage): NewRow {
   const runAt = Math.min(now + Math.ceil(delay), Number.MAX_SAFE_INTEGER);
   const state = delay > 0 ? 'delayed' : 'queued';
   const backoff = retries === undefined ? null : JSON.stringify(retries);
-  return [randomUUID(), name, JSON.stringify(args), timeout, backoff, priority, key, state, runAt, now];
+  // In JSON any text differs from any other, also in UTF-8.
+  const keyText = key === null ? null : JSON.stringify(key);
+  return [randomUUID(), name, JSON.stringify(args), timeout, backoff, priority, keyText, state, runAt, now];
 }
 
 export class TaskTable {
@@ -133,6 +135,7 @@ export class TaskTable {
   readonly #isQueued;
   readonly #isExpired;
   readonly #nextName;
+  readonly #worked;
   readonly #ofName;
   readonly #isFinished;
   readonly #remove;
@@ -214,6 +217,11 @@ export class TaskTable {
       database,
       "SELECT min(name) AS name FROM background_tasks WHERE state = 'queued' AND name > ?",
     );
+    this.#worked = prepare<{ name: string }>(
+      database,
+      `SELECT name FROM background_tasks WHERE state = 'running' UNION SELECT name FROM
+       (SELECT name FROM background_tasks WHERE finished_at > ? ORDER BY finished_at DESC LIMIT ${batch})`,
+    );
     this.#ofName = prepare<TaskInfoRow>(
       database,
       `SELECT id, name, attempts FROM background_tasks WHERE state = 'queued' AND name = ? AND run_at <= ?
@@ -238,12 +246,22 @@ export class TaskTable {
     return row && recordOf(row);
   }
 
-  /** Makes delayed tasks that are due, and tasks whose worker has died, ready to be taken. Returns those that are given up. */
-  refresh(now: number): TaskInfo[] {
+  /** Makes delayed tasks that are due ready to be taken. */
+  promote(now: number): void {
     this.#promote.run(now);
-    const lost = this.#selectLost.all(now);
-    for (const { id, name } of lost) this.#abandon.run(JSON.stringify(serializeError(abandonedTask(name))), now, id);
-    this.#release.run(now);
+  }
+
+  isAnyExpired(now: number): boolean {
+    return this.#isExpired.get(now) !== undefined;
+  }
+
+  /** Makes tasks whose lease had run out by then ready to be taken again. Returns those that are given up instead. */
+  release(by: number): TaskInfo[] {
+    const lost = this.#selectLost.all(by);
+    for (const { id, name } of lost) {
+      this.#abandon.run(JSON.stringify(serializeError(abandonedTask(name))), Date.now(), id);
+    }
+    this.#release.run(by);
     return lost.map(infoOf);
   }
 
@@ -284,19 +302,19 @@ export class TaskTable {
   /** Whether there is something to take for a worker that knows these names. */
   isWorkWaiting(names: readonly string[], now: number): boolean {
     return (
-      this.nextDue() <= now ||
-      this.#isExpired.get(now) !== undefined ||
-      names.some((name) => this.#isQueued.get(name) !== undefined)
+      this.nextDue() <= now || this.isAnyExpired(now) || names.some((name) => this.#isQueued.get(name) !== undefined)
     );
   }
 
-  /** Queued tasks, due by then, whose name is unknown; of each name at most the first thousand. */
-  unknown(isKnown: (name: string) => boolean, dueBy: number): TaskInfo[] {
-    const found: TaskInfo[] = [];
+  /** Queued tasks, due by then, of names that are neither known nor worked since; of each name at most the first thousand. */
+  unknown(isKnown: (name: string) => boolean, dueBy: number, since: number): TaskInfo[] {
+    const names: string[] = [];
     for (let name = this.#nextName.get('')?.name; typeof name === 'string'; name = this.#nextName.get(name)?.name) {
-      if (!isKnown(name)) found.push(...this.#ofName.all(name, dueBy).map(infoOf));
+      if (!isKnown(name)) names.push(name);
     }
-    return found;
+    if (names.length === 0) return [];
+    const worked = new Set(this.#worked.all(since).map(({ name }) => name));
+    return names.filter((name) => !worked.has(name)).flatMap((name) => this.#ofName.all(name, dueBy).map(infoOf));
   }
 
   isAnyFinished(by: number): boolean {

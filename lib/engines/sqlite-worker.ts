@@ -1,5 +1,6 @@
 // A worker of the SQLite engine: takes tasks when there are some, keeps their leases, writes down how they ended.
 
+import { AsyncResource } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import { setImmediate } from 'node:timers'; // Not the global one: a user's fake timers must not stop the tasks.
 import { type CloseOptions, readCloseTimeout } from '../options.js';
@@ -17,6 +18,8 @@ export interface SqliteWorkerSettings {
   readonly retention: number;
   /** Whether a worker of this process knows a task by this name. */
   readonly isKnown: (name: string) => boolean;
+  /** Renews the leases of all workers of this process. */
+  readonly renewLeases: (until: number) => void;
   /** Called when a task was given back, which another worker of this process may take. */
   readonly onGivenBack: () => void;
 }
@@ -40,6 +43,8 @@ export class SqliteWorker implements TaskWorker {
   readonly #settings: SqliteWorkerSettings;
   readonly #names: readonly string[];
   readonly #id = randomUUID();
+  /** Tasks and reports see the AsyncLocalStorage stores of the work() call, not those of whoever enqueues or closes. */
+  readonly #resource = new AsyncResource('SqliteWorker');
   readonly #turn: Write;
   /** Taken and not yet started. */
   readonly #taken: TakenTask[] = [];
@@ -47,7 +52,11 @@ export class SqliteWorker implements TaskWorker {
   /** Tasks whose end is not written down yet. */
   readonly #open = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined = undefined;
+  /** Leases are renewed this often, in ms. */
+  readonly #renewal: number;
   #renewedAt = 0;
+  /** By when leases had run out, as seen first. */
+  #expired: { readonly by: number; readonly seenAt: number } | undefined = undefined;
   #isRemoving = false;
   #looksForUnknownAt = 0;
   #closing: Promise<void> | undefined = undefined;
@@ -60,6 +69,7 @@ export class SqliteWorker implements TaskWorker {
     this.#runner = runner;
     this.#settings = settings;
     this.#names = runner.names;
+    this.#renewal = settings.lease / 3;
     this.#turn = this.#makeTurn();
     this.#setTimer(0);
   }
@@ -73,6 +83,11 @@ export class SqliteWorker implements TaskWorker {
     if (this.#free > 0) this.#commits.addLast(this.#turn);
   }
 
+  /** In a transaction of any worker of this process. */
+  renewLeases(until: number): void {
+    this.#table.renew(this.#id, until);
+  }
+
   async close(options: CloseOptions = {}): Promise<void> {
     const timeout = readCloseTimeout(options);
     this.#closing ??= this.#close(timeout);
@@ -80,7 +95,9 @@ export class SqliteWorker implements TaskWorker {
   }
 
   async #close(timeout: number): Promise<void> {
-    for (const task of this.#taken.splice(0)) this.#start(task);
+    this.#resource.runInAsyncScope(() => {
+      for (const task of this.#taken.splice(0)) this.#start(task);
+    });
     await this.#runner.drain(timeout);
     this.#givesUpAt = performance.now() + closeTimeout;
     while (this.#open.size > 0) await Promise.all(this.#open);
@@ -96,17 +113,17 @@ export class SqliteWorker implements TaskWorker {
 
   /** Looks for what other processes have enqueued or left behind, and after the leases. */
   readonly #tick = (): void => {
-    this.#setTimer(Math.min(this.#settings.pollInterval, this.#settings.lease / 3));
+    this.#setTimer(Math.min(this.#settings.pollInterval, this.#renewal));
     const now = Date.now();
     try {
-      if (this.#renewsIn() <= 0 || (this.#free > 0 && this.#table.isWorkWaiting(this.#names, now))) {
+      if (this.#renewsIn() <= 0 || this.#table.isWorkWaiting(this.#free > 0 ? this.#names : [], now)) {
         this.#commits.addLast(this.#turn);
       } else {
         this.#setTimerTo(this.#table.nextDue());
       }
       if (this.#closing !== undefined) return;
       if (!this.#isRemoving && this.#table.isAnyFinished(now - this.#settings.retention)) this.#removeFinished();
-      if (performance.now() >= this.#looksForUnknownAt) this.#reportUnknown(now - unknownAfter);
+      if (performance.now() >= this.#looksForUnknownAt) this.#reportUnknown(now);
     } catch {
       // The database is out of reach: the next tick looks again.
     }
@@ -119,17 +136,18 @@ export class SqliteWorker implements TaskWorker {
 
   #setTimerTo(nextDue: number): void {
     const due = this.#free > 0 ? nextDue - Date.now() : Number.POSITIVE_INFINITY;
-    this.#setTimer(Math.max(1, Math.min(this.#settings.pollInterval, this.#renewsIn(), due)));
+    const releasesIn = this.#expired === undefined ? Number.POSITIVE_INFINITY : this.#renewal;
+    this.#setTimer(Math.max(1, Math.min(this.#settings.pollInterval, this.#renewsIn(), releasesIn, due)));
   }
 
   #renewsIn(): number {
     if (this.#open.size === 0) return Number.POSITIVE_INFINITY;
-    return this.#renewedAt + this.#settings.lease / 3 - performance.now();
+    return this.#renewedAt + this.#renewal - performance.now();
   }
 
   /**
-   * Renews the leases if that is due, then takes tasks for the free slots. In this order: a worker whose event loop was
-   * blocked for long shall not take its own tasks from itself.
+   * Renews the leases if that is due, then takes tasks for the free slots. In this order, and for all workers of this
+   * process: after the event loop was blocked, or the clock set, they shall not take from each other what runs here.
    */
   #makeTurn(): Write {
     let renewed = false;
@@ -140,24 +158,43 @@ export class SqliteWorker implements TaskWorker {
       isDurable: false,
       apply: () => {
         const now = Date.now();
-        const until = now + this.#settings.lease;
-        renewed = this.#renewsIn() <= 0;
-        if (renewed) this.#table.renew(this.#id, until);
-        lost = this.#table.refresh(now);
+        const until = now + 2 * this.#renewal;
+        renewed = this.#renewsIn() <= 0 || this.#table.isAnyExpired(now);
+        if (renewed) this.#settings.renewLeases(until);
+        this.#table.promote(now);
+        lost = this.#releaseDead(now);
         const limit = Math.min(batch, this.#free);
         taken = limit > 0 ? this.#table.take(this.#id, this.#names, limit, now, until) : [];
         nextDue = this.#table.nextDue();
       },
       committed: () => {
         if (renewed || this.#open.size === 0) this.#renewedAt = performance.now();
-        for (const info of lost) this.#runner.report(info, abandonedTask(info.name));
         this.#taken.push(...taken);
         if (taken.length === batch) this.wake();
-        if (!this.#isStartScheduled) this.#startTaken();
-        this.#setTimerTo(nextDue);
+        this.#resource.runInAsyncScope(() => {
+          for (const info of lost) this.#runner.report(info, abandonedTask(info.name));
+          if (!this.#isStartScheduled) this.#startTaken();
+          this.#setTimerTo(nextDue);
+        });
       },
       failed: (error) => isBusy(error) && this.#closing === undefined,
     };
+  }
+
+  /**
+   * The last third of a lease is not in the table: it begins when somebody sees that the rest has run out. Nobody can renew
+   * while the database is locked, or the machine sleeps; afterwards those that live do so before they are thought dead.
+   */
+  #releaseDead(now: number): TaskInfo[] {
+    if (!this.#table.isAnyExpired(now)) {
+      this.#expired = undefined;
+      return [];
+    }
+    this.#expired ??= { by: now, seenAt: performance.now() };
+    const { by, seenAt } = this.#expired;
+    if (performance.now() < seenAt + this.#renewal) return [];
+    this.#expired = undefined;
+    return this.#table.release(Math.min(by, now)); // The clock may have been set back.
   }
 
   readonly #startTaken = (): void => {
@@ -179,7 +216,8 @@ export class SqliteWorker implements TaskWorker {
   }
 
   async #run(task: TakenTask): Promise<void> {
-    const outcome = await this.#attempt(task);
+    // In a resource of its own: a store that the task enters with enterWith() is not for others.
+    const outcome = await new AsyncResource('BackgroundTask').runInAsyncScope(this.#attempt, this, task);
     const retryIn = outcome.state === 'failed' ? retryOf(task) : undefined;
     const end = this.#end(this.#endOf(task, outcome, retryIn));
     this.wake();
@@ -233,9 +271,11 @@ export class SqliteWorker implements TaskWorker {
     }
   }
 
-  #reportUnknown(dueBy: number): void {
+  /** Not where a worker of another process runs tasks of that name: it is only busy. */
+  #reportUnknown(now: number): void {
     this.#looksForUnknownAt = performance.now() + unknownAfter;
-    for (const info of this.#table.unknown(this.#settings.isKnown, dueBy)) this.#runner.reportUnknown(info);
+    const unknown = this.#table.unknown(this.#settings.isKnown, now - unknownAfter, now - this.#settings.lease);
+    for (const info of unknown) this.#runner.reportUnknown(info);
   }
 
   #removeFinished(): void {

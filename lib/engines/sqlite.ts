@@ -12,6 +12,7 @@ import {
   type TaskMessage,
   type TaskRecord,
   type TaskWorker,
+  unsupported,
   type WorkerOptions,
 } from './engine.js';
 import { MessageRunner } from './message-runner.js';
@@ -119,6 +120,9 @@ class SqliteEngine implements TaskEngine {
     this.#settings = {
       ...settings,
       isKnown: (name) => [...this.#workers].some((worker) => worker.knows(name)),
+      renewLeases: (until) => {
+        for (const worker of this.#workers) worker.renewLeases(until);
+      },
       onGivenBack: () => this.#wakeWorkers(),
     };
     this.#ownership = ownership;
@@ -128,6 +132,7 @@ class SqliteEngine implements TaskEngine {
 
   async enqueue(message: TaskMessage): Promise<{ id: string }> {
     this.#checkOpen();
+    if (/[\ud800-\udfff]/u.test(message.name)) throw unsupported('sqlite', 'name', 'it has half a surrogate pair');
     const row = rowOf(message);
     const id = this.#database.inTransaction ? this.#insertNow(row) : this.#insertSoon(row);
     this.#wakeWorkers();
@@ -219,6 +224,11 @@ class SqliteEngine implements TaskEngine {
 }
 
 function open(path: string): Database.Database {
+  const major = installedMajor();
+  if (major >= 13 && Number.parseInt(process.versions.node, 10) < 22) {
+    // It would end the process with a segmentation fault, which nobody can catch.
+    throw unavailable(`better-sqlite3 ${major} needs Node.js 22 or later; on Node.js 20 install better-sqlite3@12`);
+  }
   const database = new Database(path);
   try {
     database.pragma('journal_mode = WAL');
@@ -229,6 +239,16 @@ function open(path: string): Database.Database {
   } catch (error) {
     database.close();
     throw error;
+  }
+}
+
+/** Of better-sqlite3. 0 where it does not say so. */
+function installedMajor(): number {
+  try {
+    const { version }: { version: string } = require('better-sqlite3/package.json');
+    return Number.parseInt(version, 10);
+  } catch {
+    return 0;
   }
 }
 
