@@ -43,8 +43,8 @@ export class Reporter {
   }
 
   /** Logs what is no task's failure but would be lost otherwise. */
-  log(err: unknown, task: TaskInfo, message: string): Promise<void> | undefined {
-    return this.#log({ err, task }, message);
+  log(err: unknown, task: TaskInfo | undefined, message: string): Promise<void> | undefined {
+    return this.#log(task === undefined ? { err } : { err, task }, message);
   }
 
   async #followHook(pending: object, error: unknown, context: ErrorContext): Promise<void> {
@@ -81,7 +81,7 @@ export class Reporter {
 
 interface LogContext {
   err: unknown;
-  task: TaskInfo;
+  task?: TaskInfo;
   request?: string;
 }
 

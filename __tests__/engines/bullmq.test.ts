@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Queue } from 'bullmq';
 import { Cluster, Redis } from 'ioredis';
 import { type BullmqOptions, bullmq } from '../../lib/engines/bullmq.js';
@@ -191,6 +192,23 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
   });
 
   afterEach(() => redis.remove());
+
+  test('the logger of a worker is told once, which goes on by itself', async () => {
+    await redis.start();
+    const engine = closing(bullmq(own));
+    const error = jest.fn();
+    const { waits, started, end } = waitingTask('waits');
+    await engine.work([waits], { logger: { error } });
+    await redis.stop();
+    await sleep(2000);
+    await redis.start();
+    await eventually(() => engine.enqueue({ name: 'waits', args: ['later'] }));
+    await started.first(1);
+    end();
+    const messages = error.mock.calls.map(([{ err }]) => err.message);
+    expect(messages.length).toBeGreaterThan(0);
+    expect(new Set(messages).size).toBe(messages.length);
+  }, 60_000);
 
   test('from the start: enqueue, get and work reject in time, and nothing of it happens later', async () => {
     const engine = closing(bullmq(own));

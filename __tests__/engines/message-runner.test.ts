@@ -246,6 +246,20 @@ describe('reports', () => {
     jest.useRealTimers();
   });
 
+  it('of a store that fails go to the logger, once for each reason until it answers again', async () => {
+    const error = jest.fn();
+    const onError = jest.fn();
+    const runner = new MessageRunner([], { onError, logger: { error } });
+    const [refused, denied] = [new Error('refused'), new Error('denied')];
+    for (const reason of [refused, new Error('refused'), denied, denied]) runner.storeFailed(reason);
+    runner.storeAnswered();
+    runner.storeFailed(denied);
+    await runner.reported();
+    const message = 'A worker of background tasks cannot reach its store, and tries again';
+    expect(error.mock.calls).toEqual([refused, denied, denied].map((err) => [{ err }, message]));
+    expect(onError).not.toHaveBeenCalled();
+  });
+
   it('of unknown tasks are made once for each', async () => {
     const onError = jest.fn();
     const runner = new MessageRunner([], { onError });

@@ -412,6 +412,24 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, while Postgre
     await boss.stop();
   }, 60_000);
 
+  test('the logger of a worker is told, which goes on by itself', async () => {
+    const engine = closing(await createEngine(config));
+    const { waits, started, end } = waitingTask('waits');
+    const error = jest.fn();
+    await engine.work([waits], { logger: { error } });
+    await server.stop();
+    while (error.mock.calls.length === 0) await sleep(50);
+    await server.start();
+    const { id } = await eventually(() => engine.enqueue({ name: 'waits', args: ['later'] }));
+    await started.first(1);
+    end();
+    expect(await eventually(() => over(engine, id))).toMatchObject({ state: 'succeeded' });
+    expect(error.mock.calls[0]).toEqual([
+      { err: expect.anything() },
+      expect.stringContaining('cannot reach its store'),
+    ]);
+  }, 60_000);
+
   test('a task that ends meanwhile is not run again', async () => {
     const engine = closing(await createEngine(config));
     const { waits, started, end } = waitingTask('waits');

@@ -63,6 +63,10 @@ export class BullmqWorker implements TaskWorker {
   async ready(): Promise<void> {
     try {
       await load('bullmq', () => this.#worker.waitUntilReady(), this.#trouble);
+      this.#worker.getBackend().on('ready', () => this.#runner.storeAnswered());
+      this.#worker.on('error', (error) => {
+        if (this.#closing === undefined) this.#runner.storeFailed(error);
+      });
     } catch (error) {
       await this.#worker.close(true);
       this.#onClosed();

@@ -8,6 +8,7 @@ import type { Reporter } from '../report.js';
 import { type AnyFunction, definitionOf, type Task, type TaskInfo } from '../task.js';
 import type { AttemptTrace, TaskTrace } from '../tracing.js';
 import type { WorkerOptions } from './engine.js';
+import { serializeError } from './serialize.js';
 
 /** A message as a worker gets it back. */
 export interface StoredMessage {
@@ -31,6 +32,8 @@ export class MessageRunner implements AttemptOwner {
   readonly #reporter: Reporter;
   readonly #running = new Map<Attempt, (outcome: AttemptOutcome) => void>();
   readonly #reports = new Set<Promise<void>>();
+  /** What was last said of a store that is out of reach. */
+  #outage: string | undefined = undefined;
   /** The ids of those that were reported. */
   readonly #unknown = new Set<string>();
   #onEmpty: (() => void) | undefined = undefined;
@@ -86,7 +89,24 @@ export class MessageRunner implements AttemptOwner {
 
   /** For a task that failed for good, or that no worker knows. */
   report({ id, name, attempt }: TaskInfo, error: unknown): void {
-    const pending = this.#reporter.report(error, { task: { id, name, attempt } });
+    this.#track(this.#reporter.report(error, { task: { id, name, attempt } }));
+  }
+
+  /** A worker goes on by itself when its store is back, but not in silence: the logger is told, once for each reason. */
+  storeFailed(error: unknown): void {
+    const outage = serializeError(error).message;
+    if (outage === this.#outage) return;
+    this.#outage = outage;
+    this.#track(
+      this.#reporter.log(error, undefined, 'A worker of background tasks cannot reach its store, and tries again'),
+    );
+  }
+
+  storeAnswered(): void {
+    this.#outage = undefined;
+  }
+
+  #track(pending: Promise<void> | undefined): void {
     if (pending === undefined) return;
     this.#reports.add(pending);
     void pending.then(() => this.#reports.delete(pending));

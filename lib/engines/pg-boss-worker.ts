@@ -141,9 +141,12 @@ export class PgBossWorker implements TaskWorker {
 
   async #fetch(batchSize: number): Promise<TakenJob[]> {
     try {
-      return await this.#boss.fetch(queue, { batchSize, ignoreGroups: [...this.#ignored] });
-    } catch {
-      return []; // PostgreSQL is away: the next poll tries again.
+      const taken = await this.#boss.fetch(queue, { batchSize, ignoreGroups: [...this.#ignored] });
+      this.#runner.storeAnswered();
+      return taken;
+    } catch (error) {
+      this.#runner.storeFailed(error);
+      return []; // The next poll tries again.
     }
   }
 

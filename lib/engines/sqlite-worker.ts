@@ -124,8 +124,9 @@ export class SqliteWorker implements TaskWorker {
       if (this.#closing !== undefined) return;
       if (!this.#isRemoving && this.#table.isAnyFinished(now - this.#settings.retention)) this.#removeFinished();
       if (performance.now() >= this.#looksForUnknownAt) this.#reportUnknown(now);
-    } catch {
-      // The database is out of reach: the next tick looks again.
+    } catch (error) {
+      if (!isBusy(error)) this.#runner.storeFailed(error);
+      // The next tick looks again.
     }
   };
 
@@ -168,6 +169,7 @@ export class SqliteWorker implements TaskWorker {
         nextDue = this.#table.nextDue();
       },
       committed: () => {
+        this.#runner.storeAnswered();
         if (renewed || this.#open.size === 0) this.#renewedAt = performance.now();
         this.#taken.push(...taken);
         if (taken.length === batch) this.wake();
@@ -177,7 +179,11 @@ export class SqliteWorker implements TaskWorker {
           this.#setTimerTo(nextDue);
         });
       },
-      failed: (error) => isBusy(error) && this.#closing === undefined,
+      failed: (error) => {
+        if (isBusy(error)) return this.#closing === undefined;
+        this.#runner.storeFailed(error); // The next tick tries again.
+        return false;
+      },
     };
   }
 
