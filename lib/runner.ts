@@ -5,6 +5,7 @@ import type { Request, Response } from 'express';
 import { Attempt, type AttemptOwner, type TaskAdder } from './attempt.js';
 import { ignore, isAwaitable } from './awaitable.js';
 import { BackgroundTasksError } from './errors.js';
+import { type Linkable, LinkedSet } from './linked-set.js';
 import { readTaskOptions, type Settings, type TaskSettings } from './options.js';
 import { Queue, type Queueable } from './queue.js';
 import type { ResponseOutcome } from './response.js';
@@ -34,8 +35,11 @@ export interface CloseReport {
 const timeSlice = 5;
 
 /** The tasks of one response on their way through the runner. */
-export class TaskList implements TaskOwner, AttemptOwner, Queueable<TaskList> {
+export class TaskList implements TaskOwner, AttemptOwner, Queueable<TaskList>, Linkable<TaskList> {
   next: TaskList | undefined = undefined;
+  newer: TaskList | undefined = undefined;
+  older: TaskList | undefined = undefined;
+  isLinked = false;
   readonly tasks = new Queue<AddedTask>();
   /** Set once the response is over. */
   outcome: ResponseOutcome | undefined = undefined;
@@ -77,7 +81,7 @@ export class TaskList implements TaskOwner, AttemptOwner, Queueable<TaskList> {
 export class Runner {
   readonly #settings: Settings;
   /** Lists with tasks that have not ended: what close() drops at its timeout. */
-  readonly #live = new Set<TaskList>();
+  readonly #live = new LinkedSet<TaskList>();
   /** Lists that run as soon as the time slice allows. */
   readonly #ready = new Queue<TaskList>();
   /** Lists that wait for one of the `concurrency` slots. */
@@ -392,7 +396,7 @@ export class Runner {
       abandoned.push(task.info(attempt?.attempt ?? 0));
       this.#settle(list, task, 'abandoned', error);
     };
-    for (const list of this.#live) {
+    for (const list of this.#live.toArray()) {
       clearTimeout(list.retryTimer);
       if (list.current !== undefined) abandon(list, list.current);
       for (let task = list.tasks.shift(); task !== undefined; task = list.tasks.shift()) {
