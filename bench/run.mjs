@@ -1,8 +1,11 @@
 // npm run bench: all benchmarks, or those that are named. Prints a table, writes bench/results.json, and from it the tables
 // and the charts of docs/benchmarks.md.
 
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import { chart } from './charts.mjs';
 
 /** Each is a file beside this one. */
@@ -28,8 +31,9 @@ const results = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, '
 const measured = [];
 for (const name of named.length > 0 ? named : all) {
   console.error(`${name} …`);
-  const { default: measure } = await import(`./${name}.mjs`);
-  const figures = await measure();
+  const child = fork(fileURLToPath(new URL('measure.mjs', import.meta.url)), [name], { execArgv: ['--expose-gc'] });
+  const [figures] = await Promise.race([once(child, 'message'), once(child, 'exit')]);
+  if (!Array.isArray(figures)) throw new Error(`the benchmark "${name}" has failed`);
   if (figures.length === 0) continue; // It has said why.
   measured.push(...figures);
   const date = new Date().toISOString().slice(0, 10);
@@ -49,8 +53,8 @@ function writePage() {
     if (svg !== undefined) writeFileSync(new URL(`${name}.svg`, charts), svg);
     const section = `${image}${table(figures)}\n\nNode.js ${node.slice(1)}, ${machine}, ${date}.`;
     text = text.replace(
-      new RegExp(`(<!-- ${name} -->\n).*?(\n<!-- /${name} -->)`, 's'),
-      (_, start, end) => `${start}\n${section}\n${end}`,
+      new RegExp(`(<!-- ${name} -->\n).*?(<!-- /${name} -->)`, 's'),
+      (_, start, end) => `${start}\n${section}\n\n${end}`,
     );
   }
   writeFileSync(page, text);

@@ -1,8 +1,12 @@
 // An Express server for the benchmarks, in a process of its own. Its argument says what the handler does after the response.
 
+import { AsyncLocalStorage } from 'node:async_hooks';
 import express from 'express';
 import { backgroundTasks } from 'express-background-tasks';
 import onFinished from 'on-finished';
+
+/** What after() takes at the least: the response, found from anywhere in its handling. */
+const storage = new AsyncLocalStorage();
 
 let runs = 0;
 const asyncTask = async () => {
@@ -37,6 +41,7 @@ const plain = (_req, res) => {
 
 const kinds = {
   plain: [false, plain],
+  'AsyncLocalStorage alone': [false, plain, (_req, res, next) => storage.run(res, next)],
   'middleware, no task': [true, plain],
   'by hand, one async task': [false, byHand(asyncTask)],
   'one async task': [true, adding(asyncTask)],
@@ -44,8 +49,9 @@ const kinds = {
   '20 tasks of 5 ms': [true, adding(...Array.from({ length: 20 }, () => busyFor5Ms))],
 };
 
-const [hasMiddleware, handler] = kinds[process.argv[2]];
+const [hasMiddleware, handler, other] = kinds[process.argv[2]];
 const app = express();
+if (other !== undefined) app.use(other);
 if (hasMiddleware) app.use(backgroundTasks());
 app.get('/', handler);
 app.get('/ping', plain);
