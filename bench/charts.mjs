@@ -2,7 +2,7 @@
 
 import { init } from 'echarts';
 
-const width = 760;
+const width = 860;
 const barHeight = 44;
 
 /** Of the figures that compare, an SVG; undefined where there are none. */
@@ -14,11 +14,12 @@ export function chart(title, figures) {
     animation: false,
     backgroundColor: '#ffffff',
     title: { text: title, left: 16, top: 12, textStyle: { fontSize: 15, fontWeight: 600, color: '#1f2328' } },
-    grid: { left: 16, right: 70, top: 48, bottom: 40, containLabel: true },
+    grid: { left: 330, right: 70, top: 48, bottom: 40 },
     xAxis: {
       type: 'log',
-      min: (range) => Math.min(0.5, range.min / 1.2),
-      max: (range) => range.max * 1.2,
+      min: Math.min(0.5, ...rows.flatMap(valuesOf)) / 1.2,
+      max: Math.max(2, ...rows.flatMap(valuesOf)) * 1.2,
+      logBase: 2,
       name: 'times',
       nameLocation: 'middle',
       nameGap: 26,
@@ -39,6 +40,14 @@ export function chart(title, figures) {
   return svg;
 }
 
+function valuesOf({ figure, spread = [], goal }) {
+  return [figure, ...spread, ...(goal === '' ? [] : [goalOf(goal)])];
+}
+
+function goalOf(goal) {
+  return Number(goal.replace(/[^\d.]/g, ''));
+}
+
 function labelOf({ what, against }) {
   return `${what}\nagainst ${against}`;
 }
@@ -51,8 +60,8 @@ function barsOf(rows) {
     const x = (value) => api.coord([value, index])[0];
     const y = api.coord([1, index])[1];
     const [left, right] = [Math.min(x(1), x(figure)), Math.max(x(1), x(figure))];
-    const color = met === false ? '#cf222e' : '#2da44e';
-    const goalValue = Number(goal.replace(/[^\d.]/g, ''));
+    const color = met === undefined ? '#8c959f' : met ? '#2da44e' : '#cf222e';
+    const goalValue = goalOf(goal);
     return {
       type: 'group',
       children: [
