@@ -4,7 +4,9 @@ import { tracingChannel } from 'node:diagnostics_channel';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import type { Request, Response } from 'express';
 import { BackgroundTasksError, currentTask, type RetryOptions, type TaskHandle, task } from '../lib/index';
+import { AddedTask } from '../lib/task';
 import { serveTasks } from './fixtures/serve-tasks';
 
 const error = new Error('boom');
@@ -355,6 +357,16 @@ describe('the handle of a task', () => {
     await collectGarbage(() => refs.every((ref) => ref.deref() === undefined));
     expect(refs.map((ref) => ref.deref()?.constructor.name)).toEqual([undefined, undefined, undefined, undefined]);
     expect(handles.map(({ status }) => status)).toEqual(['succeeded', 'failed', 'succeeded', 'cancelled']);
+  });
+
+  it('of a task that is over and reported has nothing left to call', () => {
+    const owner = { req: {} as Request, res: {} as Response, cancel() {} };
+    const handle = new AddedTask(function done() {}, [1], owner);
+    expect(handle.inContext(() => 'called', undefined)).toBe('called');
+    handle.settle('succeeded');
+    handle.release();
+    expect(() => handle.inContext(() => 'called', undefined)).toThrow('task "done" is over');
+    expect([handle.name, handle.status, handle.options]).toEqual(['done', 'succeeded', undefined]);
   });
 
   it('is written as JSON with what it is about', async () => {

@@ -126,11 +126,12 @@ async function benchPgBoss() {
 }
 
 async function barePgBoss(boss, count) {
-  await boss.createQueue(name, { policy: 'exclusive', deleteAfterSeconds: week });
+  // As our queue: one live job per key, and a dead worker is found by its heartbeat.
+  await boss.createQueue(name, { policy: 'exclusive', heartbeatSeconds: 15, retryLimit: 5, deleteAfterSeconds: week });
   const data = { name, args: JSON.stringify(args) };
   const send = await rateOf(count, underWay, () => {
     const id = randomUUID();
-    return boss.send(name, data, { id, singletonKey: id, priority: 0 });
+    return boss.send(name, data, { id, singletonKey: id, priority: 0, group: { id: name } });
   });
   const work = await timed(count, async (ended) => {
     let jobs = await boss.fetch(name, { batchSize: concurrency });

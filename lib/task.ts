@@ -215,12 +215,11 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
 
   /** Calls the function where the AsyncLocalStorage stores are those of the `add` call. */
   inContext<This, A extends unknown[], R>(fn: (this: This, ...args: A) => R, self: This, ...args: A): R {
-    return typeof this.#call === 'string' ? fn.apply(self, args) : this.#call.runInAsyncScope(fn, self, ...args);
+    return notOver(this.#call).runInAsyncScope(fn, self, ...args);
   }
 
   call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
-    const call = this.#call;
-    if (typeof call === 'string') return undefined; // It is over.
+    const call = notOver(this.#call);
     return trace === undefined
       ? call.runInAsyncScope(scope.run, scope, attempt, Reflect.apply, call.fn, undefined, call.args)
       : call.runInAsyncScope(scope.run, scope, attempt, trace.call.bind(trace), call.fn, call.args);
@@ -255,6 +254,11 @@ class Call extends AsyncResource {
   ) {
     super('BackgroundTask');
   }
+}
+
+function notOver(call: Call | string): Call {
+  if (typeof call === 'string') throw new Error(`task "${call}" is over`);
+  return call;
 }
 
 /** What is made when it is asked for. */
