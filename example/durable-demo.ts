@@ -111,6 +111,7 @@ interface Worker {
 function startWorker(path: string): Worker {
   const args = ['--import', 'tsx', join(__dirname, 'worker.ts'), path, String(lease)];
   const worker = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  process.once('exit', () => worker.kill('SIGKILL')); // Also where a check has failed.
   const lines: string[] = [];
   const reader = createInterface(worker.stdout);
   reader.on('line', (line) => {
@@ -147,3 +148,7 @@ main().catch((error: unknown) => {
   console.error(error);
   process.exit(1);
 });
+
+setTimeout(() => {
+  throw new Error('The demo did not end within 30 s');
+}, 30_000).unref();
