@@ -906,6 +906,24 @@ describeWith({ node: 22 }, 'sqlite', () => {
   });
 
   describe('a database that cannot be written', () => {
+    it('is told to the logger of a worker, once, and the worker goes on when it can be used again', async () => {
+      const path = newPath();
+      const engine = open({ path, pollInterval: 10 });
+      const error = jest.fn();
+      const ran = deferred<string>();
+      await engine.work([task('a', (text: string) => ran.resolve(text))], { logger: { error } });
+      const other = connect(path);
+      other.exec('ALTER TABLE background_tasks RENAME TO away');
+      while (error.mock.calls.length === 0) await sleep(10);
+      await sleep(100);
+      const message = 'A worker of background tasks cannot reach its store, and tries again';
+      expect(error.mock.calls).toEqual([[{ err: expect.objectContaining({ code: 'SQLITE_ERROR' }) }, message]]);
+
+      other.exec('ALTER TABLE away RENAME TO background_tasks');
+      await engine.enqueue({ name: 'a', args: ['again'] });
+      expect(await ran.promise).toBe('again');
+    });
+
     it('the end of a task is written down once it can be again', async () => {
       const path = newPath();
       const engine = open({ path });
