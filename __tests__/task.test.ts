@@ -342,7 +342,7 @@ describe('the handle of a task', () => {
   });
 
   it('keeps no response, nor what its request holds, once the task is over', async () => {
-    const { middleware, respond } = await serveTasks({ onError: () => {} });
+    const { middleware, respond, closeConnections } = await serveTasks({ onError: () => {} });
     const refs: WeakRef<object>[] = [];
     const handles: TaskHandle[] = [];
     for (const fn of [() => {}, () => Promise.reject(error), () => sleep(1), () => {}]) {
@@ -353,7 +353,7 @@ describe('the handle of a task', () => {
       });
     }
     await middleware.idle();
-    await respond(() => {}); // A connection keeps its last request.
+    closeConnections();
     await collectGarbage(() => refs.every((ref) => ref.deref() === undefined));
     expect(refs.map((ref) => ref.deref()?.constructor.name)).toEqual([undefined, undefined, undefined, undefined]);
     expect(handles.map(({ status }) => status)).toEqual(['succeeded', 'failed', 'succeeded', 'cancelled']);
@@ -387,7 +387,7 @@ describe('the handle of a task', () => {
   });
 
   it('is all that is left of it: nothing keeps the response', async () => {
-    const { middleware, respond } = await serveTasks({ onError: () => {} });
+    const { middleware, respond, closeConnections } = await serveTasks({ onError: () => {} });
     const ends = [() => {}, () => Promise.reject(error), () => sleep(1)];
     const refs: WeakRef<object>[] = [];
     for (const fn of ends) {
@@ -397,7 +397,7 @@ describe('the handle of a task', () => {
       });
     }
     await middleware.idle();
-    await respond(() => {}); // A connection keeps its last request.
+    closeConnections();
     await collectGarbage(() => refs.every((ref) => ref.deref() === undefined));
     expect(refs.map((ref) => ref.deref()?.constructor.name)).toEqual([undefined, undefined, undefined]);
   });

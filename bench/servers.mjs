@@ -29,18 +29,23 @@ export async function load(url, amount) {
   return result;
 }
 
-/** CPU time per request of two servers, as the ratio of the first to the second, once per round, in alternating order. */
-export async function cpuRatios(first, second, { rounds, requests }) {
-  for (const server of [first, second]) await load(server.url, requests);
-  const ratios = [];
+/** CPU time of each server over so many requests, round by round, in alternating order. */
+export async function cpuTimes(servers, { rounds, requests }) {
+  for (const server of servers) await load(server.url, 3 * requests);
+  const times = servers.map(() => []);
   for (let round = 0; round < rounds; round++) {
-    const cpu = new Map();
-    for (const server of round % 2 === 0 ? [first, second] : [second, first]) {
+    for (const index of order(servers.length, round)) {
+      const server = servers[index];
       const before = await server.cpu();
       await load(server.url, requests);
-      cpu.set(server, (await server.cpu()) - before);
+      times[index].push((await server.cpu()) - before);
     }
-    ratios.push(cpu.get(first) / cpu.get(second));
   }
-  return ratios;
+  return times;
+}
+
+/** Each one comes first, last and in between, before and after each other. */
+function order(count, round) {
+  const indices = Array.from({ length: count }, (_, index) => (index + round) % count);
+  return round % 2 === 0 ? indices : indices.reverse();
 }

@@ -54,7 +54,7 @@ export default async function tasks() {
       floor.push(many / few);
     }
     perTask.push(row('the floor, 1000000 in one loop', 'itself at 100000', '', floor));
-    const ratiosTo = (name) => times[name].map((time, round) => time / times.ours[round]);
+    const ratiosTo = (name, of = 'ours') => times[name].map((time, round) => time / times[of][round]);
     return [
       { ...row('time per task, 100000 on one response', '', '≤ 1.0', times.ours, (time) => time <= 1), unit: 'µs' },
       row('the same, how many times as fast', 'fastq', '≥ 1.5', ratiosTo('fastq'), (ratio) => ratio >= 1.5),
@@ -62,6 +62,8 @@ export default async function tasks() {
       row('the same, how many times as fast', 'fastq, by callbacks', '', ratiosTo('fastq, by callbacks')),
       row('the same, how many times as fast', 'the floor', '', ratiosTo('the floor')),
       row('the same, how many times as fast', 'a bare loop of awaits', '', ratiosTo('a bare loop of awaits')),
+      row('the floor, how many times as fast', 'p-queue', '', ratiosTo('p-queue', 'the floor')),
+      row('a bare loop of awaits, how many times as fast', 'p-queue', '', ratiosTo('p-queue', 'a bare loop of awaits')),
       ...perTask,
     ];
   } finally {

@@ -8,7 +8,7 @@ import { Queue } from 'bullmq';
 import { Cluster, Redis } from 'ioredis';
 import { type BullmqOptions, bullmq } from '../../lib/engines/bullmq.js';
 import { errorOf } from '../../lib/engines/bullmq-worker.js';
-import { task } from '../../lib/index.js';
+import { type OnError, task } from '../../lib/index.js';
 import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
 import { type OwnServer, ownRedis } from './fixtures/own-server.js';
 import {
@@ -42,6 +42,20 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
   });
 
   afterEach(() => obliterate(queue));
+
+  test.each([null, {}, { args: '[' }])(
+    'a job of %j that somebody else has made fails, and is reported',
+    async (data) => {
+      const engine = closing(bullmq({ connection, queue }));
+      const reported = new Notes<unknown>();
+      const onError: OnError = (error, context) => reported.note({ error, task: context.task });
+      await engine.work([task('a', () => {})], { onError });
+      const other = new Queue(queue, { connection });
+      const { id } = await other.add('a', data);
+      await other.close();
+      expect(await reported.first(1)).toEqual([{ error: expect.any(Error), task: { id, name: 'a', attempt: 1 } }]);
+    },
+  );
 
   test.each<[string, unknown]>([
     ['no options', undefined],

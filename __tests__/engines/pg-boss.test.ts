@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
 import { pgBoss } from '../../lib/engines/pg-boss.js';
 import type { Boss } from '../../lib/engines/pg-boss-worker.js';
-import { type TaskEngine, task } from '../../lib/index.js';
+import { type OnError, type TaskEngine, task } from '../../lib/index.js';
 import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
 import { type OwnServer, ownPostgres } from './fixtures/own-server.js';
 import { createEngine, nativeRequire, type StartedBoss, startBoss } from './fixtures/pg-boss.js';
@@ -112,6 +112,39 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   ])('refuses the %s of %j', async (option, message) => {
     const error = await failure(engine.enqueue({ name: 'a', args: [], ...message }));
     expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(option) });
+  });
+
+  test.each([null, {}, { name: 'a', args: '[' }])('a job of %j that somebody else has made fails', async (data) => {
+    const reported = new Notes<unknown>();
+    const ran = new Notes<void>();
+    const onError: OnError = (error, context) => reported.note({ error, task: context.task });
+    await engine.work([task('a', () => ran.note())], { onError });
+    const id = (await boss.send(queue, data as object, {})) ?? '';
+    const seen = { error: expect.any(Error), task: { id, name: 'unknown', attempt: 1 } };
+    expect(await reported.first(1)).toEqual([seen]);
+    expect(await boss.findJobs(queue, { id })).toMatchObject([{ state: 'failed' }]);
+    await engine.enqueue({ name: 'a', args: [] });
+    await ran.first(1);
+  });
+
+  it('a worker takes the next task while the end of the last one is written, and no more than that', async () => {
+    let write = (): void => {};
+    const written = new Promise<void>((resolve) => {
+      write = resolve;
+    });
+    const complete: Boss['complete'] = async (...args) => {
+      await written;
+      return boss.complete(...args);
+    };
+    const slow = open({ complete });
+    const ran = new Notes<number>();
+    for (const number of [1, 2, 3, 4]) await slow.enqueue({ name: 'a', args: [number] });
+    await slow.work([task('a', ran.note)], { concurrency: 1 });
+    expect(await ran.first(2)).toEqual([1, 2]);
+    await sleep(100);
+    expect(ran.all).toEqual([1, 2]);
+    write();
+    expect(await ran.first(4)).toEqual([1, 2, 3, 4]);
   });
 
   test.each([undefined, null, {}, 'postgres://localhost'])('refuses %j for a pg-boss', (value) => {

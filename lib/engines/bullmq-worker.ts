@@ -18,7 +18,7 @@ export interface StoredMessage {
 
 /** How many attempts have begun; BullMQ counts how often it was taken. */
 export function attemptOf({ attemptsStarted, data }: Job<StoredMessage>): number {
-  return attemptsStarted - data.unused;
+  return attemptsStarted - (data?.unused ?? 0); // Somebody else may have made the job.
 }
 
 const settings = {

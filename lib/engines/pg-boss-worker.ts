@@ -87,6 +87,8 @@ export class PgBossWorker implements TaskWorker {
   readonly #onClosed: () => void;
   /** Taken, and not yet settled. */
   readonly #open = new Map<TakenJob, Promise<void>>();
+  /** Taken, and not yet run. */
+  #busy = 0;
   /** By result. */
   readonly #ending = new Map<string | undefined, { jobs: TakenJob[]; written: Promise<unknown> }>();
   /** Names that this worker has met and does not know. */
@@ -132,11 +134,17 @@ export class PgBossWorker implements TaskWorker {
   async #loop(): Promise<void> {
     while (this.#closing === undefined) {
       this.#isWoken = false;
-      const free = Math.min(batch, this.#runner.concurrency - this.#open.size);
+      const free = this.#free;
       const taken = free > 0 ? await this.#fetch(free) : [];
       for (const job of taken) this.#open.set(job, this.#handle(job));
       if (taken.length < free || free === 0) await this.#pause();
     }
+  }
+
+  /** The next tasks are fetched while the end of the last ones is written, but no more than so many of those wait. */
+  get #free(): number {
+    const { concurrency } = this.#runner;
+    return Math.min(batch, concurrency - this.#busy, 2 * concurrency - this.#open.size);
   }
 
   async #fetch(batchSize: number): Promise<TakenJob[]> {
@@ -158,6 +166,7 @@ export class PgBossWorker implements TaskWorker {
       if (this.#isWoken) resolve();
     });
     clearTimeout(timer);
+    await nextTurn(); // Of tasks that end together.
   }
 
   async #beat(): Promise<void> {
@@ -165,7 +174,10 @@ export class PgBossWorker implements TaskWorker {
   }
 
   async #handle(job: TakenJob): Promise<void> {
-    const settle = await this.#attempt(job);
+    this.#busy++;
+    const settle = await this.#attempt(job).catch((error) => () => this.#fail(job, foreign(job), error));
+    this.#busy--;
+    this.wake();
     for (let tries = 0; tries < 60; tries++) {
       try {
         await settle();
@@ -182,6 +194,7 @@ export class PgBossWorker implements TaskWorker {
   /** Runs it, and returns how to write down what came of it. */
   async #attempt(job: TakenJob): Promise<() => Promise<unknown>> {
     const { name, args, timeout, retries, failed, dropped, unused } = job.data;
+    if (typeof name !== 'string' || typeof args !== 'string') throw new TypeError('The job is no task of this library');
     const info = { id: job.id, name, attempt: job.retryCount + 1 - unused };
     if (this.#closing !== undefined) return this.#putBack(job, { unused: unused + 1 });
     if (!this.#runner.knows(name)) {
@@ -262,6 +275,11 @@ export class PgBossWorker implements TaskWorker {
       throw error;
     }
   }
+}
+
+/** Of a job that somebody else has made, whose data may be anything. */
+function foreign({ id, retryCount }: TakenJob): TaskInfo {
+  return { id, name: 'unknown', attempt: retryCount + 1 };
 }
 
 /** False where the task is not this worker's any more. */
