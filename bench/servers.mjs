@@ -4,6 +4,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import autocannon from 'autocannon';
+import { order } from './statistics.mjs';
 
 /** A server of servers/express.mjs in a process of its own. */
 export async function startExpress(kind) {
@@ -42,10 +43,4 @@ export async function cpuTimes(servers, { rounds, requests }) {
     }
   }
   return times;
-}
-
-/** Each one comes first, last and in between, before and after each other. */
-function order(count, round) {
-  const indices = Array.from({ length: count }, (_, index) => (index + round) % count);
-  return round % 2 === 0 ? indices : indices.reverse();
 }
