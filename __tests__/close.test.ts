@@ -1,7 +1,7 @@
 // Promise 13: close() lets tasks end, and gives up in an orderly way on those that do not.
 
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
-import { backgroundTasks, currentTask, type TaskHandle, type TaskInfo, task } from '../lib/index';
+import { backgroundTasks, currentTask, type Task, type TaskHandle, type TaskInfo, task } from '../lib/index';
 import { type Deferred, deferred } from './fixtures/deferred';
 import { expresses, serve } from './fixtures/serve';
 import { serveTasks } from './fixtures/serve-tasks';
@@ -10,7 +10,12 @@ import { fakeTimeouts, trackTimeouts } from './fixtures/timeouts';
 const error = new Error('boom');
 const never = (): Promise<void> => new Promise(() => {});
 const abandonedError = expect.objectContaining({ name: 'BackgroundTasksError', code: 'ERR_TASK_ABANDONED' });
-const closedError = expect.objectContaining({ name: 'BackgroundTasksError', code: 'ERR_TASKS_CLOSED', status: 503 });
+const closedError = expect.objectContaining({
+  name: 'BackgroundTasksError',
+  code: 'ERR_TASKS_CLOSED',
+  status: 503,
+  message: 'add(): the background tasks are closed, after close()',
+});
 
 /** A task that tells of its start and ends when the test wants it to. */
 interface Gate {
@@ -541,6 +546,17 @@ describe('promise 13: at its timeout close() gives up', () => {
       [false, undefined],
     ]);
     await end();
+  });
+
+  it.each<[string, Task<[]>, unknown]>([
+    ['has rejected', task('rejects', () => Promise.reject(error)), error],
+    ['was late', task('late', never, { timeout: 1 }), expect.objectContaining({ code: 'ERR_TASK_TIMEOUT' })],
+  ])('reports it also where the attempt before %s', async (_title, failing, cause) => {
+    const { middleware, reports, respond } = await serveTasks({ retries: { limit: 1, minDelay: 60_000 } });
+    await respond((tasks) => tasks.add(failing));
+    await sleep(20);
+    await middleware.close({ timeout: 0 });
+    expect(reports).toMatchObject([{ error: { code: 'ERR_TASK_ABANDONED', cause } }]);
   });
 
   it('drops a task whose backoff has just ended, and makes no further attempt', async () => {

@@ -1,6 +1,7 @@
 // The middleware as Express sees it, and what hangs on it: idle() and stats.
 
 import { once } from 'node:events';
+import { IncomingMessage, ServerResponse } from 'node:http';
 import { setImmediate as turn } from 'node:timers/promises';
 import express5, { type NextFunction, type Request, type Response } from 'express';
 import { backgroundTasks } from '../lib/index';
@@ -79,6 +80,27 @@ describe.each(expresses)('the middleware (Express %s)', (_version, express) => {
     expect(first.stats).toEqual({ ...zero, succeeded: 1 });
     expect(second.stats).toEqual(zero);
   });
+});
+
+it('gives a list of its own to a response that is handled within the handling of another one', async () => {
+  const middleware = backgroundTasks();
+  const app = express5();
+  const lists: unknown[] = [];
+  const inner = express5();
+  inner.use(middleware, (_req, res) => {
+    lists.push(res.locals.backgroundTasks);
+    res.send('inner');
+  });
+  app.use(middleware, (req, res) => {
+    lists.push(res.locals.backgroundTasks);
+    const request = Object.assign(new IncomingMessage(req.socket), { method: 'GET', url: '/' });
+    inner(request, new ServerResponse(request));
+    res.send('outer');
+  });
+  const { url } = await serve(app);
+  await (await fetch(url)).text();
+  expect(lists).toHaveLength(2);
+  expect(lists[0]).not.toBe(lists[1]);
 });
 
 describe('stats', () => {

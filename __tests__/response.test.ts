@@ -16,10 +16,12 @@ import {
   type ResponseOutcome,
   type RunWhen,
   type TaskHandle,
+  task,
 } from '../lib/index';
 import { outcomeOf, whenOver } from '../lib/response';
 import { deferred } from './fixtures/deferred';
 import { expresses, openSocket, type Served, serve } from './fixtures/serve';
+import { serveTasks } from './fixtures/serve-tasks';
 
 /** More than the buffers of both ends of a connection hold. */
 const large = Buffer.alloc(64 * 1024 * 1024);
@@ -799,6 +801,18 @@ describe.each(expresses)('Express %s', (version, express) => {
       expect(when).toHaveBeenCalledTimes(1);
       expect(when).toHaveBeenCalledWith({ statusCode: 202, completed: true });
       expect(watched.starts).toHaveLength(3);
+    });
+
+    it('is asked though a task before had one of its own', async () => {
+      const when = jest.fn(() => true);
+      const { middleware, respond } = await serveTasks({ when });
+      const handles = await respond((tasks) => [
+        tasks.add(task('unwanted', () => {}, { when: () => false })),
+        tasks.add(() => {}),
+      ]);
+      await middleware.idle();
+      expect(when).toHaveBeenCalledTimes(1);
+      expect(handles.map(({ status }) => status)).toEqual(['skipped', 'succeeded']);
     });
 
     it('fails the task that it throws for, and reports it', async () => {

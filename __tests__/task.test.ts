@@ -101,6 +101,12 @@ describe('task()', () => {
       );
     });
 
+    it('the handler: not undefined, which is mostly one that was misspelled, beside options', () => {
+      expect(() => define('bad handler', undefined, { timeout: 1 })).toThrow(
+        expect.objectContaining({ code: 'ERR_INVALID_TASK', message: expect.stringContaining('not undefined') }),
+      );
+    });
+
     const options: [options: unknown, message: RegExp][] = [
       [null, /must be an object, not null/],
       [1, /must be an object, not 1/],
