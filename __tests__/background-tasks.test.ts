@@ -333,6 +333,12 @@ describe('a handle', () => {
       expect(handle.status).toBe('skipped');
     });
 
+    it('is skipped where the when of the middleware is against it, which has options but no when of its own', async () => {
+      const { respond } = await serveTasks({ when: () => false });
+      const handle = await respond((tasks) => tasks.add(task('limited', neverMind, { timeout: 1000 })));
+      expect(await handle.finished).toEqual({ status: 'skipped' });
+    });
+
     it('is told to all that ask, early and late', async () => {
       const { middleware, respond } = await serveTasks();
       const early = await respond((tasks) => {

@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { setImmediate as turn } from 'node:timers/promises';
-import { format, promisify } from 'node:util';
+import { format, inspect, promisify } from 'node:util';
 import { runInNewContext } from 'node:vm';
 import bunyan from 'bunyan';
 import express5 from 'express';
@@ -228,6 +228,12 @@ describe('promise 5: isolated, also where onError fails', () => {
     expect(printing).toHaveBeenCalled();
   });
 
+  it('says so of an error that console.error cannot print', async () => {
+    const unprintable = { [inspect.custom]: () => raise(new Error('do not look')) };
+    await run(() => raise(unprintable), {});
+    expect(printed).toEqual([expect.stringMatching(/\): a value that throws when it is looked at$/)]);
+  });
+
   it('copes with a request whose URL was taken away', async () => {
     const { middleware, respond } = await serveTasks({ onError: undefined });
     await respond((tasks, res) => {
@@ -413,8 +419,13 @@ it('what is no failure of a task is logged with its task all the same', () => {
   const { logger, records } = keepingLogger();
   const task = { id: '1', name: 'sendWelcome', attempt: 0 };
   const error = new Error('boom');
-  expect(new Reporter(logger, undefined).log(error, task, 'another failure')).toBeUndefined();
-  expect(records).toEqual([{ err: error, task, message: 'another failure' }]);
+  const reporter = new Reporter(logger, undefined);
+  expect(reporter.log(error, task, 'another failure')).toBeUndefined();
+  expect(reporter.log(error, undefined, 'of no task')).toBeUndefined();
+  expect(records).toStrictEqual([
+    { err: error, task, message: 'another failure' },
+    { err: error, message: 'of no task' },
+  ]);
 });
 
 describe('loggers', () => {

@@ -129,7 +129,7 @@ describe('taskStatus() refuses', () => {
   it.each([
     [undefined, undefined, 'the first argument must be an engine, not undefined'],
     [{ get: async () => undefined }, undefined, 'the first argument must be an engine, not {'],
-    [engine, { results: true }, 'unknown option "results"'],
+    [engine, { results: true }, 'taskStatus(): unknown option "results"'],
     [engine, { result: 'yes' }, '"result" must be true or false'],
     [engine, null, 'must be an object'],
   ])('%p with %p', (given, options, text) => {

@@ -6,7 +6,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { abandonedTask, MessageRunner, type StoredMessage } from '../../lib/engines/index.js';
 import { after, currentTask, type Task, type TaskTrace, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
-import { fakeTimeouts } from '../fixtures/timeouts.js';
+import { fakeTimeouts, trackTimeouts } from '../fixtures/timeouts.js';
 
 function message(name: string, args: unknown[] = [], more: Partial<StoredMessage> = {}): StoredMessage {
   return { id: 'id-1', name, args, attempt: 1, ...more };
@@ -166,12 +166,15 @@ describe('the tasks of a worker', () => {
     ['a name', 'send-mail'],
   ])('%s is refused with ERR_INVALID_TASK', (_, given) => {
     expect(() => new MessageRunner([given as unknown as Task])).toThrow(
-      expect.objectContaining({ code: 'ERR_INVALID_TASK' }),
+      expect.objectContaining({
+        code: 'ERR_INVALID_TASK',
+        message: 'work(): the tasks must be made by task(name, handler)',
+      }),
     );
   });
 
   it.each([
-    [{ concurrency: 0 }, '"concurrency" must be a whole number from 1'],
+    [{ concurrency: 0 }, 'work(): "concurrency" must be a whole number from 1'],
     [{ concurrency: 1.5 }, '"concurrency"'],
     [{ logger: {} }, '"logger"'],
     [{ onError: 'log' }, '"onError"'],
@@ -229,6 +232,14 @@ describe('reports', () => {
     await runner.reported();
     expect(error.mock.calls.filter(([context]) => context.err === hookError)).toHaveLength(2);
     await runner.reported();
+  });
+
+  it('leave no timer behind once they have been taken', async () => {
+    const waiting = trackTimeouts();
+    const runner = new MessageRunner([], { onError: () => turn() });
+    runner.report(info, 'thrown');
+    await runner.reported();
+    expect(waiting()).toBe(0);
   });
 
   it('are not waited for longer than 4.5 s', async () => {

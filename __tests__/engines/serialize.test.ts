@@ -134,6 +134,7 @@ describe('promise 2: arguments are JSON', () => {
     let deep: unknown = 1;
     for (let level = 0; level < 2000; level++) deep = [{ deep }];
     expect(refusal([deep])).toBeUndefined();
+    expect(refusal([[deep]])).toMatchObject({ message: 'task "send-mail": args: nested too deeply' });
   });
 
   it('what throws when it is read is refused with its path and the cause, also where that is a RangeError', () => {

@@ -1,9 +1,10 @@
 // An Express server for the benchmarks, in a process of its own. Its argument says what the handler does after the response.
 
-import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import express from 'express';
 import { backgroundTasks } from 'express-background-tasks';
 import onFinished from 'on-finished';
+import { smallest } from './smallest.mjs';
 
 /** What after() takes at the least: the response, found from anywhere in its handling. */
 const storage = new AsyncLocalStorage();
@@ -28,16 +29,6 @@ const byHand = (task) => (_req, res) => {
   res.json({ message: 'Hello' });
 };
 
-/** The least that keeps the stores of the caller, gives the task one of its own, and waits for its turn of the event loop. */
-const inContext = (task) => (_req, res) => {
-  const resource = new AsyncResource('task');
-  const run = () => {
-    resource.runInAsyncScope(() => storage.run(task, task).catch(console.error));
-  };
-  onFinished(res, () => setImmediate(run));
-  res.json({ message: 'Hello' });
-};
-
 const adding =
   (...tasks) =>
   (_req, res) => {
@@ -49,23 +40,20 @@ const plain = (_req, res) => {
   res.json({ message: 'Hello' });
 };
 
-const storing = (_req, res, next) => storage.run(res, next);
-
 const kinds = {
-  plain: [false, plain],
-  'AsyncLocalStorage alone': [false, plain, storing],
-  'middleware, no task': [true, plain],
-  'by hand, one async task': [false, byHand(asyncTask)],
-  'by hand, one async task in its context': [false, inContext(asyncTask), storing],
-  'one async task': [true, adding(asyncTask)],
-  'one sync task': [true, adding(syncTask)],
-  '20 tasks of 5 ms': [true, adding(...Array.from({ length: 20 }, () => busyFor5Ms))],
+  plain: [plain],
+  'AsyncLocalStorage alone': [plain, (_req, res, next) => storage.run(res, next)],
+  'middleware, no task': [plain, backgroundTasks()],
+  'by hand, one async task': [byHand(asyncTask)],
+  'smallest middleware, one async task': [adding(asyncTask), smallest],
+  'one async task': [adding(asyncTask), backgroundTasks()],
+  'one sync task': [adding(syncTask), backgroundTasks()],
+  '20 tasks of 5 ms': [adding(...Array.from({ length: 20 }, () => busyFor5Ms)), backgroundTasks()],
 };
 
-const [hasMiddleware, handler, other] = kinds[process.argv[2]];
+const [handler, middleware] = kinds[process.argv[2]];
 const app = express();
-if (other !== undefined) app.use(other);
-if (hasMiddleware) app.use(backgroundTasks());
+if (middleware !== undefined) app.use(middleware);
 app.get('/', handler);
 app.get('/ping', plain);
 
