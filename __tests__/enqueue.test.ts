@@ -200,6 +200,7 @@ describe.each(expresses)('enqueue on Express %s', (_version, express) => {
         {},
         {},
       ],
+      ['the longest delay', { delay: 2 ** 53 - 1 }, {}, { delay: 2 ** 53 - 1 }],
       ['zeros', { delay: 0, priority: 0 }, {}, { delay: 0, priority: 0 }],
     ];
     it.each(passed)('passes on %s', async (_, taskOptions, options, expected) => {

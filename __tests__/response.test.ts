@@ -7,7 +7,6 @@ import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Express, NextFunction, Request, Response } from 'express';
 import {
   type BackgroundTasksMiddleware,
@@ -91,13 +90,23 @@ describe('over HTTP/2', () => {
   }
 
   /** The middleware alone: Express itself does not speak it, adapters for it do. */
-  async function exchanged(answer: (res: Response) => void, leaveEarly: boolean): Promise<ResponseOutcome[]> {
+  async function exchanged(
+    answer: (res: Response) => void,
+    leaveEarly: boolean,
+    added: 'before' | 'after it was closed' = 'before',
+  ): Promise<ResponseOutcome[]> {
     const outcomes: ResponseOutcome[] = [];
-    const middleware = backgroundTasks({ when: (outcome) => outcomes.push(outcome) > 0 });
+    const over = deferred();
+    const when = (outcome: ResponseOutcome): boolean => {
+      over.resolve();
+      return outcomes.push(outcome) > 0;
+    };
+    const middleware = backgroundTasks({ when });
     const server = createServer2((req, res) => {
       Object.assign(res, { locals: {} });
       middleware(req, res, () => {
-        res.locals.backgroundTasks.add(neverMind);
+        if (added === 'before') res.locals.backgroundTasks.add(neverMind);
+        else res.once('close', () => setImmediate(() => res.locals.backgroundTasks.add(neverMind)));
         answer(res);
       });
     });
@@ -109,7 +118,7 @@ describe('over HTTP/2', () => {
     await once(sent, 'response');
     if (leaveEarly) sent.close(constants.NGHTTP2_CANCEL);
     else await once(sent.resume(), 'end');
-    while (outcomes.length === 0) await sleep(1);
+    await over.promise;
     await middleware.idle();
     client.close();
     server.close();
@@ -124,6 +133,14 @@ describe('over HTTP/2', () => {
   it('tells of a client that left', async () => {
     const outcomes = await exchanged((res) => res.end(large), true);
     expect(outcomes).toMatchObject([{ statusCode: 200, completed: false }]);
+  });
+
+  it.each([
+    ['of a whole response', 10, false, true],
+    ['of a client that left', 64 * 1024 * 1024, true, false],
+  ])('tells %s also who adds a task once all is over', async (_title, size, leaveEarly, completed) => {
+    const outcomes = await exchanged((res) => res.end(Buffer.alloc(size)), leaveEarly, 'after it was closed');
+    expect(outcomes).toMatchObject([{ statusCode: 200, completed }]);
   });
 });
 
