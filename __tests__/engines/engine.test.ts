@@ -2,6 +2,7 @@
 
 import { engineUnavailable, isUuid, load, store, unsupported } from '../../lib/engines/index.js';
 import { BackgroundTasksError } from '../../lib/index.js';
+import { hostileErrors } from '../fixtures/hostile.js';
 
 beforeEach(() => {
   jest.useFakeTimers();
@@ -45,6 +46,14 @@ describe.each([
   it('says what is no Error, too', async () => {
     await expect(ask('mine', () => Promise.reject('gone'))).rejects.toMatchObject(unavailable('gone', 'gone'));
   });
+
+  it.each(Object.entries(hostileErrors))(
+    'rejects, with an Error, also where the client rejects with %s',
+    async (_title, make) => {
+      const error = await ask('mine', () => Promise.reject(make())).catch((caught: unknown) => caught);
+      expect(error).toBeInstanceOf(Error);
+    },
+  );
 
   it('names the trouble where that is known, and not what it led to', async () => {
     const trouble = new Error('connect ECONNREFUSED');

@@ -123,8 +123,24 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     const seen = { error: expect.any(Error), task: { id, name: 'unknown', attempt: 1 } };
     expect(await reported.first(1)).toEqual([seen]);
     expect(await boss.findJobs(queue, { id })).toMatchObject([{ state: 'failed' }]);
+    expect(await engine.get(id)).toMatchObject({ id, state: 'failed', attempts: 1, error: expect.anything() });
     await engine.enqueue({ name: 'a', args: [] });
     await ran.first(1);
+  });
+
+  it('a job that somebody else has made, of a task that no worker knows, is not taken again at once', async () => {
+    const fetched = new Notes<void>();
+    const reported = new Notes<unknown>();
+    const fetch: Boss['fetch'] = (...args) => {
+      fetched.note();
+      return boss.fetch(...args);
+    };
+    const onError: OnError = (_error, context) => reported.note(context.task);
+    await open({ fetch }).work([task('a', () => {})], { onError });
+    const id = await boss.send(queue, { name: 'b', args: '[]' }, {});
+    expect(await reported.first(1)).toEqual([{ id, name: 'b', attempt: 1 }]);
+    await sleep(700);
+    expect(fetched.all.length).toBeLessThan(8);
   });
 
   it('a worker takes the next task while the end of the last one is written, and no more than that', async () => {

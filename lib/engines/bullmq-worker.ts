@@ -92,14 +92,15 @@ export class BullmqWorker implements TaskWorker {
 
   async #run(job: Job<StoredMessage>, token: string | undefined): Promise<string> {
     const { id = '', name, data } = job;
+    const unused = data?.unused ?? 0;
     const attempt = attemptOf(job);
-    if (this.#closing !== undefined) return putBack(job, token, 0, data.unused + 1);
+    if (this.#closing !== undefined) return putBack(job, token, 0, unused + 1);
     if (!this.#runner.knows(name)) {
       this.#runner.reportUnknown({ id, name, attempt });
-      return putBack(job, token, unknownDelay(data.unused), data.unused + 1);
+      return putBack(job, token, unknownDelay(unused), unused + 1);
     }
     if (job.stalledCounter >= maxLost) {
-      await job.updateData({ ...data, unused: data.unused + 1 });
+      await job.updateData({ ...data, unused: unused + 1 });
       throw failure(abandonedTask(name), UnrecoverableError);
     }
     const { timeout } = data;

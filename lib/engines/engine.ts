@@ -4,6 +4,7 @@ import { BackgroundTasksError } from '../errors.js';
 import type { Logger, OnError } from '../report.js';
 import type { Backoff } from '../retry.js';
 import type { Task } from '../task.js';
+import { serializeError } from './serialize.js';
 
 /** Stores tasks durably and runs them in workers. See docs/writing-an-engine.md. */
 export interface TaskEngine {
@@ -86,33 +87,28 @@ export function load<T>(engine: string, read: Ask<T>, trouble?: () => unknown): 
 
 type Ask<T> = (late: AbortSignal) => Promise<T>;
 
-/** One promise and one timer: a BullMQ client takes 28 µs for a task, and each step here some of them (bench/engines). */
-function answer<T>(engine: string, done: Done, ask: Ask<T>, trouble?: () => unknown): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const late = new AbortController();
-    const fail = (error: unknown): void => {
-      clearTimeout(timer);
-      reject(error instanceof BackgroundTasksError ? error : engineUnavailable(engine, trouble?.() ?? error, done));
-    };
-    const timer = setTimeout(() => {
-      fail(new Error(`no answer within ${deadline} ms`));
-      late.abort();
-    }, deadline);
-    try {
-      ask(late.signal).then((value) => {
-        clearTimeout(timer);
-        resolve(value);
-      }, fail);
-    } catch (error) {
-      fail(error);
-    }
-  });
+async function answer<T>(engine: string, done: Done, ask: Ask<T>, trouble?: () => unknown): Promise<T> {
+  const controller = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    return await new Promise((resolve, reject) => {
+      timer = setTimeout(() => {
+        reject(new Error(`no answer within ${deadline} ms`));
+        controller.abort();
+      }, deadline);
+      ask(controller.signal).then(resolve, reject);
+    });
+  } catch (error) {
+    throw error instanceof BackgroundTasksError ? error : engineUnavailable(engine, trouble?.() ?? error, done);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 type Done = 'stored' | 'read';
 
 export function engineUnavailable(engine: string, cause: unknown, done: Done = 'stored'): BackgroundTasksError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
+  const reason = serializeError(cause).message; // A client may reject with anything.
   return new BackgroundTasksError('ERR_ENGINE_UNAVAILABLE', `${engine}: the task could not be ${done}: ${reason}`, {
     cause,
   });

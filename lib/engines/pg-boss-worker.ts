@@ -16,6 +16,8 @@ export const queue = 'express-background-tasks';
 const pollInterval = 500;
 const heartbeatInterval = 5000;
 const batch = 100;
+/** In seconds. */
+const foreignDelay = 5;
 
 /** What is stored of a message. pg-boss counts how often it was taken, and the counts here tell what came of that. */
 export interface StoredMessage {
@@ -36,6 +38,8 @@ export interface TakenJob {
   readonly data: StoredMessage;
   /** How often it was taken before. With the id it names this claim: what came later is not touched by its holder. */
   readonly retryCount: number;
+  /** The name, of a job that the engine has made. */
+  readonly groupId: string | null;
 }
 
 export interface StoredJob extends TakenJob {
@@ -89,6 +93,8 @@ export class PgBossWorker implements TaskWorker {
   readonly #open = new Map<TakenJob, Promise<void>>();
   /** Taken, and not yet run. */
   #busy = 0;
+  /** No task is looked for before one of those that run has ended. */
+  #isFull = false;
   /** By result. */
   readonly #ending = new Map<string | undefined, { jobs: TakenJob[]; written: Promise<unknown> }>();
   /** Names that this worker has met and does not know. */
@@ -135,9 +141,10 @@ export class PgBossWorker implements TaskWorker {
     while (this.#closing === undefined) {
       this.#isWoken = false;
       const free = this.#free;
-      const taken = free > 0 ? await this.#fetch(free) : [];
+      this.#isFull = free <= 0;
+      const taken = this.#isFull ? [] : await this.#fetch(free);
       for (const job of taken) this.#open.set(job, this.#handle(job));
-      if (taken.length < free || free === 0) await this.#pause();
+      if (taken.length < free || this.#isFull) await this.#pause();
     }
   }
 
@@ -177,7 +184,7 @@ export class PgBossWorker implements TaskWorker {
     this.#busy++;
     const settle = await this.#attempt(job).catch((error) => () => this.#fail(job, foreign(job), error));
     this.#busy--;
-    this.wake();
+    if (this.#isFull) this.wake();
     for (let tries = 0; tries < 60; tries++) {
       try {
         await settle();
@@ -193,14 +200,15 @@ export class PgBossWorker implements TaskWorker {
 
   /** Runs it, and returns how to write down what came of it. */
   async #attempt(job: TakenJob): Promise<() => Promise<unknown>> {
-    const { name, args, timeout, retries, failed, dropped, unused } = job.data;
+    const { name, args, timeout, retries, failed = 0, dropped = 0, unused = 0 } = job.data;
     if (typeof name !== 'string' || typeof args !== 'string') throw new TypeError('The job is no task of this library');
     const info = { id: job.id, name, attempt: job.retryCount + 1 - unused };
     if (this.#closing !== undefined) return this.#putBack(job, { unused: unused + 1 });
     if (!this.#runner.knows(name)) {
       this.#ignored.add(name);
       this.#runner.reportUnknown(info);
-      return this.#putBack(job, { unused: unused + 1 });
+      // Without its group, a job that somebody else has made would be offered again at once.
+      return this.#putBack(job, { unused: unused + 1 }, job.groupId === name ? 0 : foreignDelay);
     }
     if (info.attempt - 1 - failed - dropped >= maxLost) {
       info.attempt--;

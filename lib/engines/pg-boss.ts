@@ -175,9 +175,10 @@ function stateOf({ state, output }: StoredJob): TaskRecord['state'] {
 }
 
 function recordOf(job: StoredJob): TaskRecord {
-  const { id, data, startedOn, completedOn, output, retryCount, createdOn } = job;
-  const attempts = startedOn === null ? 0 : retryCount + 1 - data.unused;
-  const record: TaskRecord = { id, name: data.name, state: stateOf(job), attempts, enqueuedAt: new Date(createdOn) };
+  const { id, startedOn, completedOn, output, retryCount, createdOn } = job;
+  const { name = 'unknown', unused = 0 }: Partial<StoredMessage> = job.data ?? {}; // Somebody else may have made it.
+  const attempts = startedOn === null ? 0 : retryCount + 1 - unused;
+  const record: TaskRecord = { id, name, state: stateOf(job), attempts, enqueuedAt: new Date(createdOn) };
   if (startedOn !== null && attempts > 0) record.startedAt = new Date(startedOn);
   if (completedOn !== null) record.finishedAt = new Date(completedOn);
   if (record.state === 'succeeded' && output?.result !== undefined) record.result = JSON.parse(output.result);
