@@ -39,7 +39,7 @@ export interface TakenJob {
   /** How often it was taken before. With the id it names this claim: what came later is not touched by its holder. */
   readonly retryCount: number;
   /** The name, of a job that the engine has made. */
-  readonly groupId: string | null;
+  readonly groupId?: string | null;
 }
 
 export interface StoredJob extends TakenJob {
