@@ -1,10 +1,11 @@
 // Measures: how many tasks a second are enqueued, and how many no-op tasks a second a worker ends, on each engine.
-// Against: for bullmq and pgBoss the same done with the bare library; for sqlite itself, one enqueue at a time against 32,
-// and against 32 rows a commit by better-sqlite3.
-// Fair: the bare library gets the same server, the same argument, the same number of calls under way and the same options:
-// finished jobs kept for the same time, an id and a priority as ours have. BullMQ's own Worker runs with the same
-// concurrency. enqueue() gives up after 4.5 s: the floor is the bare library with a timer for each call. pg-boss's own work() waits for its next poll after each batch, so that it is no match: the bare pg-boss here
-// is a loop of fetch() and complete(), its fastest way. Rounds are interleaved in one process, in alternating order.
+// Against: for bullmq and pgBoss the same done with the bare library; for sqlite itself, one enqueue at a time against
+// 32, and against 32 rows a commit by better-sqlite3.
+// Fair: the bare library gets the same server, the same argument, the same number of calls under way and the same
+// options: finished jobs kept for the same time, an id and a priority as ours have. BullMQ's own Worker runs with the
+// same concurrency. enqueue() gives up after 4.5 s: the floor is the bare library with a timer for each call. pg-boss's
+// own work() waits for its next poll after each batch, so that it is no match: the bare pg-boss here is a loop of
+// fetch() and complete(), its fastest way. Rounds are interleaved in one process, in alternating order.
 
 import { randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
