@@ -368,10 +368,11 @@ describe('the handle of a task', () => {
   it('of a task that is over and reported has nothing left to call', () => {
     const owner = { req: {} as Request, res: {} as Response, cancel() {} };
     const handle = new AddedTask(function done() {}, [1], owner);
-    expect(handle.inContext(() => 'called', undefined)).toBe('called');
+    const adder = { add: () => handle };
+    expect(handle.inContext(adder, () => 'called')).toBe('called');
     handle.settle('succeeded');
     handle.release();
-    expect(() => handle.inContext(() => 'called', undefined)).toThrow('task "done" is over');
+    expect(() => handle.inContext(adder, () => 'called')).toThrow('task "done" is over');
     expect([handle.name, handle.status, handle.options]).toEqual(['done', 'succeeded', undefined]);
   });
 

@@ -30,7 +30,21 @@ export interface Attemptable {
 }
 
 /** Holds the attempt inside a task, and the response's list elsewhere in the handling of a request. */
-export const scope = new AsyncLocalStorage<Attempt | TaskAdder>();
+export const scope = new AsyncLocalStorage<Attempt | TaskAdder | undefined>();
+
+/** False on Cloudflare Workers, where it throws. */
+export const canEnter = hasEnterWith();
+
+function hasEnterWith(): boolean {
+  try {
+    new AsyncResource('BackgroundTasks').runInAsyncScope(() => {
+      scope.enterWith(undefined);
+    });
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /** Who is told that an attempt which had to be awaited is over. */
 export interface AttemptOwner {

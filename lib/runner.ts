@@ -285,7 +285,8 @@ export class Runner {
     const isShared = when === this.#settings.when;
     if (isShared && list.isWanted !== undefined) return list.isWanted;
     // In the context of the task's add(): this code runs wherever the list before it ended.
-    const answer: unknown = list.outcome !== undefined && task.inContext(when, undefined, list.outcome);
+    const { outcome } = list;
+    const answer: unknown = outcome !== undefined && task.inContext(list.adder, () => when(outcome));
     if (isAwaitable(answer)) {
       void ignore(answer);
       throw new BackgroundTasksError(
@@ -362,7 +363,8 @@ export class Runner {
   #report(list: TaskList, task: AddedTask, attempt: number, error: unknown): void {
     const { req, res } = list;
     const { reporter } = this.#settings;
-    const pending = task.inContext(reporter.report, reporter, error, { task: task.info(attempt), req, res });
+    const context = { task: task.info(attempt), req, res };
+    const pending = task.inContext(list.adder, () => reporter.report(error, context));
     if (pending !== undefined) void this.#followReport(list, pending);
   }
 

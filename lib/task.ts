@@ -4,7 +4,7 @@ import { AsyncResource } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import { types } from 'node:util';
 import type { Request, Response } from 'express';
-import { type Attempt, type Attemptable, scope } from './attempt.js';
+import { type Attempt, type Attemptable, canEnter, scope, type TaskAdder } from './attempt.js';
 import { isAwaitable } from './awaitable.js';
 import { BackgroundTasksError } from './errors.js';
 import { checkTaskOptions, copyTaskOptions, type TaskOptions } from './options.js';
@@ -213,16 +213,14 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     this.#status = 'running';
   }
 
-  /** Calls the function where the AsyncLocalStorage stores are those of the `add` call. */
-  inContext<This, A extends unknown[], R>(fn: (this: This, ...args: A) => R, self: This, ...args: A): R {
-    return notOver(this.#call).runInAsyncScope(fn, self, ...args);
+  /** Calls the function where the AsyncLocalStorage stores are those of the `add` call, which the adder is one of. */
+  inContext<R>(adder: TaskAdder, fn: () => R): R {
+    // On Node 20 and 22 an attempt may have left itself in its place.
+    return notOver(this.#call).runInAsyncScope<typeof scope, R>(scope.run, scope, adder, fn);
   }
 
   call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
-    const call = notOver(this.#call);
-    return trace === undefined
-      ? call.runInAsyncScope(scope.run, scope, attempt, Reflect.apply, call.fn, undefined, call.args)
-      : call.runInAsyncScope(scope.run, scope, attempt, trace.call.bind(trace), call.fn, call.args);
+    return notOver(this.#call).run(attempt, trace);
   }
 
   trace(info: TaskInfo): TaskTrace {
@@ -254,6 +252,22 @@ class Call extends AsyncResource {
   ) {
     super('BackgroundTask');
   }
+
+  run(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
+    return canEnter
+      ? this.runInAsyncScope(enterAndCall, this, attempt, trace)
+      : this.runInAsyncScope(scope.run, scope, attempt, callFunction, this, trace);
+  }
+}
+
+/** For {@link Call}, whose resource puts the stores back: `run()` would copy them all once more to take the attempt out. */
+function enterAndCall(this: Call, attempt: Attempt, trace: AttemptTrace | undefined): unknown {
+  scope.enterWith(attempt);
+  return callFunction(this, trace);
+}
+
+function callFunction({ fn, args }: Call, trace: AttemptTrace | undefined): unknown {
+  return trace === undefined ? Reflect.apply(fn, undefined, args) : trace.call(fn, args);
 }
 
 function notOver(call: Call | string): Call {
