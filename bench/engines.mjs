@@ -86,7 +86,7 @@ async function benchBullmq() {
   const { bullmq } = await import('express-background-tasks/bullmq');
   const { Queue, Worker } = await import('bullmq');
   const connection = { host: '127.0.0.1', port: 6379 };
-  const count = 5000;
+  const count = 20_000;
   const remove = async (queue) => {
     await queue.obliterate({ force: true });
     await queue.close();

@@ -6,8 +6,12 @@ import { backgroundTasks } from 'express-background-tasks';
 import onFinished from 'on-finished';
 import { smallest } from './smallest.mjs';
 
-/** What after() takes at the least: the response, found from anywhere in its handling. */
+/** What every response takes at the least: an object in res.locals that after() finds from anywhere in its handling. */
 const storage = new AsyncLocalStorage();
+const attach = (_req, res, next) => {
+  res.locals.backgroundTasks = { res };
+  storage.run(res.locals.backgroundTasks, next);
+};
 
 let runs = 0;
 const asyncTask = async () => {
@@ -42,7 +46,7 @@ const plain = (_req, res) => {
 
 const kinds = {
   plain: [plain],
-  'AsyncLocalStorage alone': [plain, (_req, res, next) => storage.run(res, next)],
+  'an object attached, no task': [plain, attach],
   'middleware, no task': [plain, backgroundTasks()],
   'by hand, one async task': [byHand(asyncTask)],
   'smallest middleware, one async task': [adding(asyncTask), smallest],

@@ -37,7 +37,7 @@ class Handle extends AsyncResource {
     this.status = 'running';
     let result;
     try {
-      result = await this.runInAsyncScope(scope.run, scope, this, this.fn, ...this.args);
+      result = await this.runInAsyncScope(enterAndCall, this);
       this.status = 'succeeded';
     } catch (error) {
       result = error;
@@ -48,6 +48,11 @@ class Handle extends AsyncResource {
     stats[this.status]++;
     this.#resolve?.({ status: this.status, result });
   }
+}
+
+function enterAndCall() {
+  scope.enterWith(this);
+  return this.fn(...this.args);
 }
 
 class List {
