@@ -1,11 +1,9 @@
 // after() and currentTask(): what code finds out about where it runs.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { EventEmitter } from 'node:events';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import express from 'express';
 import { after, type BackgroundTasks, backgroundTasks, currentTask, type TaskHandle, task } from '../lib/index';
 import { deferred } from './fixtures/deferred';
 import { expresses, serve } from './fixtures/serve';
@@ -477,6 +475,29 @@ describe('promise 8: context', () => {
     ]);
   });
 
+  it('is no task\'s in the "when" and the report of a task that another one added', async () => {
+    const inHooks: unknown[] = [];
+    const { middleware, respond } = await serveTasks({
+      onError: () => void inHooks.push(['onError', store.getStore(), currentTask()?.name]),
+    });
+    const when = (): boolean => inHooks.push(['when', store.getStore(), currentTask()?.name]) > 0;
+    const added = task('added', () => Promise.reject(error), { when });
+    await respond((tasks) =>
+      tasks.add(async function adds() {
+        store.run('inner', () => tasks.add(added));
+        await setImmediate();
+        store.run('later', () => after(added));
+      }),
+    );
+    await middleware.idle();
+    expect(inHooks).toEqual([
+      ['when', 'inner', undefined],
+      ['onError', 'inner', undefined],
+      ['when', 'later', undefined],
+      ['onError', 'later', undefined],
+    ]);
+  });
+
   it('gives what the task left running the stores of the task', async () => {
     const { middleware, respond } = await serveTasks();
     const late = deferred<unknown>();
@@ -490,54 +511,4 @@ describe('promise 8: context', () => {
     await middleware.idle();
     expect(await late.promise).toBe('kept');
   });
-
-  it.each([false, true])(
-    'holds where the runtime has no enterWith(), as Cloudflare Workers (traced: %s)',
-    async (isTraced) => {
-      const enterWith = jest.spyOn(AsyncLocalStorage.prototype, 'enterWith').mockImplementation(() => {
-        throw new Error('not implemented');
-      });
-      let isolated = {} as typeof import('../lib/index');
-      jest.isolateModules(() => {
-        isolated = require('../lib/index');
-      });
-      expect(enterWith).toHaveBeenCalledTimes(1);
-      enterWith.mockRestore(); // For Node's own run(), which calls it.
-      const onError = jest.fn(() => void inTasks.push(['onError', store.getStore(), isolated.currentTask()?.name]));
-      const middleware = isolated.backgroundTasks({ onError, retries: { limit: 1, minDelay: 1 } });
-      const app = express();
-      const inTasks: unknown[] = [];
-      app.get('/', middleware, (_req, res) => {
-        for (const name of ['a', 'b']) {
-          const named = isolated.task(name, async (argument: string) => {
-            inTasks.push([argument, store.getStore(), isolated.currentTask()?.name]);
-            await sleep(1);
-            inTasks.push([argument, store.getStore(), isolated.currentTask()?.attempt]);
-            if (name === 'b') throw error;
-            isolated.after(async () => void inTasks.push(['added', store.getStore(), isolated.currentTask()?.attempt]));
-          });
-          store.run(`store of ${name}`, () => res.locals.backgroundTasks.add(named, `argument of ${name}`));
-        }
-        res.end();
-      });
-      const { url } = await serve(app);
-      const starts = jest.fn();
-      if (isTraced) subscribe('tracing:express-background-tasks:task:start', starts);
-      await (await fetch(url)).text();
-      await middleware.idle();
-      unsubscribe('tracing:express-background-tasks:task:start', starts);
-      expect(starts).toHaveBeenCalledTimes(isTraced ? 4 : 0);
-      expect(onError).toHaveBeenCalledWith(error, expect.objectContaining({ task: expect.anything() }));
-      expect(inTasks).toEqual([
-        ['argument of a', 'store of a', 'a'],
-        ['argument of a', 'store of a', 1],
-        ['argument of b', 'store of b', 'b'],
-        ['argument of b', 'store of b', 1],
-        ['argument of b', 'store of b', 'b'],
-        ['argument of b', 'store of b', 2],
-        ['onError', 'store of b', undefined],
-        ['added', 'store of a', 1],
-      ]);
-    },
-  );
 });

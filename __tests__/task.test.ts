@@ -7,6 +7,7 @@ import { runInNewContext } from 'node:vm';
 import type { Request, Response } from 'express';
 import { BackgroundTasksError, currentTask, type RetryOptions, type TaskHandle, task } from '../lib/index';
 import { AddedTask } from '../lib/task';
+import { deferred } from './fixtures/deferred';
 import { serveTasks } from './fixtures/serve-tasks';
 
 const error = new Error('boom');
@@ -391,6 +392,33 @@ describe('the handle of a task', () => {
     expect(JSON.parse(before)).toEqual({ id, name: 'first', status: 'pending' });
     expect(JSON.parse(JSON.stringify(handle))).toEqual({ id, name: 'first', status: 'succeeded' });
     expect(inTask.map((text) => JSON.parse(text))).toEqual([{ id, name: 'first', attempt: 1 }]);
+  });
+
+  it('of a task that another one added keeps nothing of those before that one', async () => {
+    const { middleware, respond } = await serveTasks();
+    const refs: WeakRef<object>[] = [];
+    const reached = deferred();
+    const goOn = deferred();
+    await respond((tasks) => {
+      const addNext = async (): Promise<object> => {
+        expect(currentTask()?.signal.aborted).toBe(false);
+        const result = {};
+        refs.push(new WeakRef(result));
+        if (refs.length < 5) tasks.add(addNext);
+        else {
+          reached.resolve();
+          await goOn.promise;
+        }
+        return result;
+      };
+      tasks.add(addNext);
+    });
+    await reached.promise;
+    const first = refs.slice(0, 3);
+    await collectGarbage(() => first.every((ref) => ref.deref() === undefined));
+    expect(first.map((ref) => ref.deref())).toEqual([undefined, undefined, undefined]);
+    goOn.resolve();
+    await middleware.idle();
   });
 
   it('is all that is left of it: nothing keeps the response', async () => {

@@ -74,12 +74,7 @@ export class ResponseTasks implements BackgroundTasks {
     this.#runner.admit();
     const isFirst = this.#list === undefined;
     const list = this.#list ?? this.#open();
-    // A task keeps the stores of its add() call. From inside a task that would be the attempt, and the attempt before it, and
-    // so on: an endless chain of tasks that add the next one would keep all of them.
-    const added =
-      scope.getStore() === this
-        ? new AddedTask(task, args, list)
-        : scope.run(this, () => new AddedTask(task, args, list));
+    const added = new AddedTask(task, args, list);
     this.#runner.add(list, added);
     if (isFirst) this.#runner.keepAlive(list, added);
     return added;

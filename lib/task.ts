@@ -213,9 +213,9 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     this.#status = 'running';
   }
 
-  /** Calls the function where the AsyncLocalStorage stores are those of the `add` call, which the adder is one of. */
+  /** Calls the function where the AsyncLocalStorage stores are those of the `add` call, but outside of any attempt. */
   inContext<R>(adder: TaskAdder, fn: () => R): R {
-    // On Node 20 and 22 an attempt may have left itself in its place.
+    // The scope may hold the attempt that called add() or, on Node 20 and 22, one of this task.
     return notOver(this.#call).runInAsyncScope<typeof scope, R>(scope.run, scope, adder, fn);
   }
 
