@@ -485,3 +485,15 @@ describe('a handle', () => {
     });
   });
 });
+
+it('runs a task once that is added when the response has finished and is not closed yet', async () => {
+  const { middleware, respond } = await serveTasks();
+  const ran = jest.fn(() => turn());
+  const added = deferred<TaskHandle>();
+  await respond((tasks, res) => res.once('finish', () => added.resolve(tasks.add(ran))));
+  await (await added.promise).finished;
+  await turn();
+  await middleware.idle();
+  expect(ran).toHaveBeenCalledTimes(1);
+  expect(middleware.stats).toEqual({ ...zero, succeeded: 1 });
+});
