@@ -6,9 +6,9 @@
 // slice).
 // Fair: the same function with one argument everywhere. fastq runs once by its promise API, the one for async functions, and
 // once by callbacks, which is its fastest; p-queue is given what its README shows. Rounds are interleaved in one process,
-// with a collection of the young generation before each, as in a server at work. After a full collection, shown in a row of its
-// own, the young generation is small and has to grow again. Ours goes through the middleware's list of a real response to a
-// real request.
+// with a collection of the young generation before each, as in a server at work. After a full collection, which has a row of
+// its own, the young generation is small and has to grow again. Ours goes through the middleware's list of a real response
+// to a real request.
 
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { once } from 'node:events';
