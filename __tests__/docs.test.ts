@@ -85,8 +85,8 @@ describe('the TypeScript code', () => {
     Object.assign(options, { noEmit: true, noUnusedLocals: false, noUnusedParameters: false, skipLibCheck: true });
     options.paths = {
       'express-background-tasks': [join(root, 'lib/index.ts')],
-      'express-background-tasks/engine': [join(root, 'lib/engines/index.ts')],
-      'express-background-tasks/*': [join(root, 'lib/engines/*.ts')],
+      'express-background-tasks/engine': [join(root, 'lib/engine/index.ts')],
+      'express-background-tasks/*': [join(root, 'lib/drivers/*/index.ts')],
     };
     const host = ts.createCompilerHost(options);
     const { fileExists, readFile, getSourceFile } = host;

@@ -16,7 +16,7 @@ import {
   type Task,
   type TaskEngine,
 } from '../lib/index';
-import { describeWith } from './engines/requirements';
+import { describeWith } from './drivers/requirements';
 import { deferred } from './fixtures/deferred';
 import { expresses, openSocket, serve } from './fixtures/serve';
 
@@ -113,7 +113,7 @@ describeWith({ node: 22 }, 'the uploads of the example', () => {
   /** Of the same copy of the library as the example that is loaded after it. */
   function openEngine(): void {
     jest.resetModules();
-    const { createEngine } = require('./engines/fixtures/sqlite') as typeof import('./engines/fixtures/sqlite.js');
+    const { createEngine } = require('./drivers/fixtures/sqlite') as typeof import('./drivers/fixtures/sqlite.js');
     engine = createEngine({ path: join(directory, 'tasks.db') });
   }
 

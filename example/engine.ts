@@ -5,6 +5,6 @@ import type { TaskEngine } from '../lib/index.js';
 /** undefined on a Node.js that better-sqlite3 13 does not run on. */
 export async function openEngine(path: string, options: { lease?: number } = {}): Promise<TaskEngine | undefined> {
   if (Number.parseInt(process.versions.node, 10) < 22) return undefined;
-  const { sqlite } = await import('../lib/engines/sqlite.js');
+  const { sqlite } = await import('../lib/drivers/sqlite/index.js');
   return sqlite({ path, ...options });
 }

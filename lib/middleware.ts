@@ -1,10 +1,42 @@
 // backgroundTasks(): options in, middleware out.
 
+import { IncomingMessage } from 'node:http';
 import type { RequestHandler } from 'express';
-import { scope } from './attempt.js';
-import { ResponseTasks } from './background-tasks.js';
-import { type BackgroundTasksOptions, type CloseOptions, readCloseTimeout, readOptions } from './options.js';
-import { type CloseReport, Runner, type Stats } from './runner.js';
+import { type CloseOptions, readCloseTimeout } from './close-options.js';
+import { isEngine, type TaskEngine } from './engine/engine.js';
+import { BackgroundTasksError } from './errors.js';
+import { type Checks, checkOptions, isBoolean, isFunction, isLimit } from './options.js';
+import { ResponseTasks } from './response/background-tasks.js';
+import { type CloseReport, Runner, type Stats } from './response/runner.js';
+import type { Settings } from './response/settings.js';
+import { attemptChecks, readTaskOptions } from './task/options.js';
+import { isLogger, type Logger, type OnError, Reporter } from './task/report.js';
+import type { RetryOptions } from './task/retry.js';
+import { scope } from './task/scope.js';
+import type { RunWhen } from './task/when.js';
+
+export interface BackgroundTasksOptions {
+  /** Told of each failed task, unless `onError` is given. Default: `console`, with the task's name and the error's stack. */
+  logger?: Logger | undefined;
+  /** Called with each failure of a task instead of the logger. */
+  onError?: OnError | undefined;
+  /** Which responses the tasks run after; other tasks end as `skipped`. Default `'always'`. */
+  when?: RunWhen | undefined;
+  /** Skips the rest of a response's tasks when one has failed, as Starlette does. Default false. */
+  stopOnError?: boolean | undefined;
+  /** Time limit of one attempt, in ms. Default none. */
+  timeout?: number | undefined;
+  /** How many times a failed task is tried again, or how. Default 0. */
+  retries?: number | RetryOptions | undefined;
+  /** How many responses' tasks run at the same time. Default Infinity. */
+  concurrency?: number | undefined;
+  /** How many tasks may be added and not yet ended, over all responses. Past it `add` throws. Default Infinity. */
+  maxPending?: number | undefined;
+  /** Given a promise of the end of a response's tasks, once per response that has any, so that a serverless host stays up. */
+  waitUntil?: ((work: Promise<void>) => void) | undefined;
+  /** What `enqueue` hands over to. Default none: `enqueue` rejects with `ERR_NO_ENGINE`. */
+  engine?: TaskEngine | undefined;
+}
 
 export interface BackgroundTasksMiddleware extends RequestHandler {
   /** Resolves when nothing is pending, nothing runs, and every report has been taken. For tests. */
@@ -62,3 +94,33 @@ export function backgroundTasks(options: BackgroundTasksOptions = {}): Backgroun
     { get: () => runner.stats, enumerable: true },
   );
 }
+
+function readOptions(options: BackgroundTasksOptions): Settings {
+  if ((options as object) instanceof IncomingMessage) {
+    throw new BackgroundTasksError(
+      'ERR_INVALID_OPTION',
+      'backgroundTasks() makes the middleware: write app.use(backgroundTasks()), not app.use(backgroundTasks)',
+    );
+  }
+  checkOptions('backgroundTasks()', options, optionChecks);
+  return {
+    ...readTaskOptions(options),
+    reporter: new Reporter(options.logger, options.onError),
+    stopOnError: options.stopOnError ?? false,
+    concurrency: options.concurrency ?? Number.POSITIVE_INFINITY,
+    maxPending: options.maxPending ?? Number.POSITIVE_INFINITY,
+    waitUntil: options.waitUntil,
+    engine: options.engine,
+  };
+}
+
+const optionChecks: Checks<BackgroundTasksOptions> = {
+  ...attemptChecks,
+  logger: isLogger,
+  onError: isFunction,
+  stopOnError: isBoolean,
+  concurrency: isLimit,
+  maxPending: isLimit,
+  waitUntil: isFunction,
+  engine: isEngine,
+};

@@ -4,11 +4,11 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { faults } from './faults.mjs';
 
-const { ownPostgres } = createRequire(import.meta.url)('../__tests__/engines/fixtures/own-server.ts');
+const { ownPostgres } = createRequire(import.meta.url)('../__tests__/drivers/fixtures/own-server.ts');
 
 await faults({
   name: 'PostgreSQL',
-  module: fileURLToPath(new URL('../__tests__/engines/fixtures/pg-boss.ts', import.meta.url)),
+  module: fileURLToPath(new URL('../__tests__/drivers/fixtures/pg-boss.ts', import.meta.url)),
   makeServer: ownPostgres,
   configOf: ({ port }) => ({ connectionString: `postgres://postgres@127.0.0.1:${port}/postgres`, schema: 'tasks' }),
 });

@@ -4,11 +4,11 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { faults } from './faults.mjs';
 
-const { ownRedis } = createRequire(import.meta.url)('../__tests__/engines/fixtures/own-server.ts');
+const { ownRedis } = createRequire(import.meta.url)('../__tests__/drivers/fixtures/own-server.ts');
 
 await faults({
   name: 'Redis',
-  module: fileURLToPath(new URL('../__tests__/engines/fixtures/bullmq.ts', import.meta.url)),
+  module: fileURLToPath(new URL('../__tests__/drivers/fixtures/bullmq.ts', import.meta.url)),
   makeServer: ownRedis,
   configOf: ({ port }) => ({ connection: { host: '127.0.0.1', port } }),
 });

@@ -20,9 +20,9 @@ else process.exitCode = await run(Number(mode));
 
 /** The victim. Each task writes its number down, so that runs can be counted whatever the database says. */
 async function serve() {
-  require('../__tests__/engines/fixtures/typescript.cjs');
+  require('../__tests__/drivers/fixtures/typescript.cjs');
   const { backgroundTasks, task } = require('../lib/index.ts');
-  const { sqlite } = require('../lib/engines/sqlite.ts');
+  const { sqlite } = require('../lib/drivers/sqlite/index.ts');
   const express = require('express');
   const engine = sqlite({ path: join(directory, 'tasks.db'), lease: 1000, pollInterval: 100 });
   const write = task('write', async (number) => {

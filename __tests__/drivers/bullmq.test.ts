@@ -1,0 +1,355 @@
+// The BullMQ engine: the conformance suite over Redis, and what only this engine promises.
+
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Queue } from 'bullmq';
+import { Cluster, Redis } from 'ioredis';
+import { type BullmqOptions, bullmq } from '../../lib/drivers/bullmq/index.js';
+import { errorOf } from '../../lib/drivers/bullmq/worker.js';
+import { type OnError, task } from '../../lib/index.js';
+import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
+import { type OwnServer, ownRedis } from './fixtures/own-server.js';
+import {
+  closing,
+  eventually,
+  failure,
+  Notes,
+  over,
+  retries,
+  startWorkerProcess,
+  waitingTask,
+} from './fixtures/watched.js';
+import { describeWith } from './requirements.js';
+
+const connection = { host: '127.0.0.1', port: 6379 };
+
+describeWith({ server: ['Redis', 6379] }, 'bullmq', () => {
+  describeConformance('bullmq', {
+    module: join(__dirname, 'fixtures/bullmq.ts'),
+    createStore,
+    createFragileStore,
+    patience: 60_000,
+  });
+});
+
+describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
+  let queue: string;
+
+  beforeEach(() => {
+    queue = `tasks-${randomUUID()}`;
+  });
+
+  afterEach(() => obliterate(queue));
+
+  test.each([null, {}, { args: '[' }])(
+    'a job of %j that somebody else has made fails, and is reported',
+    async (data) => {
+      const engine = closing(bullmq({ connection, queue }));
+      const reported = new Notes<unknown>();
+      const onError: OnError = (error, context) => reported.note({ error, task: context.task });
+      await engine.work([task('a', () => {})], { onError });
+      const other = new Queue(queue, { connection });
+      const { id } = await other.add('a', data);
+      await other.close();
+      expect(await reported.first(1)).toEqual([{ error: expect.any(Error), task: { id, name: 'a', attempt: 1 } }]);
+    },
+  );
+
+  test.each<[string, unknown]>([
+    ['no options', undefined],
+    ['no connection', {}],
+    ['a connection that is no object', { connection: 'redis://localhost' }],
+    ['an empty queue name', { connection, queue: '' }],
+    ['a queue name with a colon', { connection, queue: 'a:b' }],
+    ['an unknown option', { connection, prefix: 'a' }],
+    ['a Cluster of ioredis', { connection: new Cluster([connection], { lazyConnect: true }) }],
+    ['a client of another package', { connection: { options: { socket: connection }, connect: () => {} } }],
+    ['a keyPrefix', { connection: { ...connection, keyPrefix: 'a:' } }],
+    ['a client with a keyPrefix', { connection: new Redis({ ...connection, keyPrefix: 'a:', lazyConnect: true }) }],
+  ])('refuses %s', (_, options) => {
+    const make = bullmq as (options: unknown) => unknown;
+    expect(() => make(options)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
+  });
+
+  test("takes the options of an ioredis client, and leaves the client to its owner's use", async () => {
+    const client = new Redis(connection);
+    const engine = bullmq({ connection: client, queue });
+    const { id } = await engine.enqueue({ name: 'a', args: [1] });
+    await engine.work([task('a', (value: number) => value + 1)]);
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', result: 2 });
+    await engine.close();
+    expect(await client.ping()).toBe('PONG');
+    await client.quit();
+  });
+
+  test('has 2 ** 21 - 1 priorities around 0, and refuses others', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const runs = new Notes<number>();
+    const priorities = [0, -(2 ** 20) + 1, 2 ** 20 - 1, -1, 1];
+    for (const priority of priorities) await engine.enqueue({ name: 'a', args: [priority], priority });
+    for (const priority of [2 ** 20, -(2 ** 20)]) {
+      const error = await failure(engine.enqueue({ name: 'a', args: [], priority }));
+      expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('priority') });
+    }
+    await engine.work([task('a', runs.note)], { concurrency: 1 });
+    expect(await runs.first(5)).toEqual([2 ** 20 - 1, 1, 0, -1, -(2 ** 20) + 1]);
+  });
+
+  test('refuses a name that UTF-8 cannot hold', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const error = await failure(engine.enqueue({ name: 'half \ud83d', args: [] }));
+    expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('name') });
+    await engine.enqueue({ name: 'whole \ud83d\ude00', args: [] });
+  });
+
+  test('does not count as an attempt that a worker took a task which it does not know', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const reports = new Notes<unknown>();
+    const ignorant = await engine.work([task('known', () => {})], { onError: reports.note });
+    const { id } = await engine.enqueue({ name: 'unknown', args: [] });
+    await reports.first(1);
+    await ignorant.close(); // It has put it back by then.
+    expect(await engine.get(id)).toMatchObject({ state: 'queued', attempts: 0 });
+    expect(await engine.get(id)).not.toHaveProperty('startedAt');
+    await engine.work([task('unknown', () => 'known at last')]);
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1, result: 'known at last' });
+  });
+
+  test('a task finds the one worker among others that knows it', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const onError = (): void => {};
+    for (const name of ['a', 'b', 'c']) await engine.work([task(name, () => name)], { onError });
+    for (const name of ['a', 'b', 'c']) {
+      const { id } = await engine.enqueue({ name, args: [] });
+      expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1, result: name });
+    }
+  }, 60_000);
+
+  test('gives up a task after the death of 5 workers that ran it, and reports it', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const { id } = await engine.enqueue({ name: 'deadly', args: [], retries: retries(10) });
+    const client = new Redis(connection);
+    await client.hset(`bull:${queue}:${id}`, 'stc', 5, 'ats', 5);
+    await client.quit();
+    const reports = new Notes<unknown>();
+    const runs = new Notes<void>();
+    await engine.work([task('deadly', runs.note)], { onError: reports.note });
+    expect(await over(engine, id)).toMatchObject({
+      state: 'failed',
+      attempts: 5,
+      error: { name: 'BackgroundTasksError', message: expect.stringContaining('5 times') },
+    });
+    expect(await reports.first(1)).toMatchObject([{ code: 'ERR_TASK_ABANDONED' }]);
+    expect(runs.all).toEqual([]);
+  });
+
+  test('keeps the name and the message of an error apart, whatever they hold', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const kept = { name: 'Prisma: known', message: 'a: b\n"c"' };
+    const fails = task('fails', () => {
+      throw Object.assign(new Error(kept.message), { name: kept.name });
+    });
+    await engine.work([fails], { onError: () => {} });
+    const { id } = await engine.enqueue({ name: 'fails', args: [] });
+    expect(await over(engine, id)).toMatchObject({ state: 'failed', error: kept });
+  });
+
+  test.each(['job stalled more than allowable limit', '', 'null', '{"name":1,"message":"a"}', '{"name":"a"}'])(
+    'the reason %j of a failure is not its own, and stays whole',
+    (reason) => {
+      expect(errorOf(reason)).toEqual({ name: 'Error', message: reason });
+    },
+  );
+
+  test('runs as many tasks as there are at once with concurrency Infinity', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const { waits, started, end } = waitingTask('waits');
+    await engine.work([waits], { concurrency: Number.POSITIVE_INFINITY });
+    for (let number = 0; number < 30; number++) await engine.enqueue({ name: 'waits', args: [number] });
+    await started.first(30);
+    end();
+  });
+
+  test('what is being enqueued when close() is called is either stored or rejected', async () => {
+    const engine = bullmq({ connection, queue });
+    const early = engine.enqueue({ name: 'a', args: [] });
+    await early;
+    const late = [1, 2, 3].map((number) => engine.enqueue({ name: 'a', args: [number] }));
+    await engine.close();
+    const stored: string[] = [];
+    for (const result of await Promise.allSettled([early, ...late])) {
+      if (result.status === 'fulfilled') stored.push(result.value.id);
+      else expect(result.reason).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    }
+    const bull = new Queue(queue, { connection });
+    expect((await bull.getJobs()).map((job) => job.id).sort()).toEqual(stored.sort());
+    await bull.close();
+  });
+
+  test('close({ timeout }) refuses a bad timeout', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const worker = await engine.work([]);
+    expect(await failure(worker.close({ timeout: -1 }))).toMatchObject({ code: 'ERR_INVALID_OPTION' });
+    await worker.close();
+  });
+});
+
+describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
+  let redis: OwnServer;
+  let own: { connection: { host: string; port: number } };
+
+  beforeEach(async () => {
+    redis = await installed();
+    own = { connection: { host: '127.0.0.1', port: redis.port } };
+  });
+
+  afterEach(() => redis.remove());
+
+  test('the logger of a worker is told once, which goes on by itself', async () => {
+    await redis.start();
+    const engine = closing(bullmq(own));
+    const error = jest.fn();
+    const { waits, started, end } = waitingTask('waits');
+    await engine.work([waits], { logger: { error } });
+    await redis.stop();
+    await sleep(2000);
+    await redis.start();
+    await eventually(() => engine.enqueue({ name: 'waits', args: ['later'] }));
+    await started.first(1);
+    end();
+    const messages = error.mock.calls.map(([{ err }]) => err.message);
+    expect(messages.length).toBeGreaterThan(0);
+    expect(new Set(messages).size).toBe(messages.length);
+  }, 60_000);
+
+  test('from the start: enqueue, get and work reject in time, and nothing of it happens later', async () => {
+    const engine = closing(bullmq(own));
+    const start = Date.now();
+    const errors = await Promise.all([
+      failure(engine.enqueue({ name: 'a', args: [] })),
+      failure(engine.get(randomUUID())),
+      failure(engine.work([task('a', () => {})])),
+    ]);
+    for (const error of errors) expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
+    expect(Date.now() - start).toBeLessThan(6000);
+    await redis.start();
+    const { id } = await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+    const queue = new Queue('express-background-tasks', own);
+    expect((await queue.getJobs()).map((job) => job.id)).toEqual([id]);
+    expect(await queue.getWorkersCount()).toBe(0);
+    await queue.close();
+  }, 60_000);
+
+  test('its error says why: there is no server, or the password is wrong', async () => {
+    const refused = await rejections(own);
+    for (const error of refused) expect(error).toMatchObject(unavailable('ECONNREFUSED'));
+    await redis.start();
+    const admin = new Redis(own.connection);
+    await admin.config('SET', 'requirepass', 'right');
+    const wrong = await rejections({ connection: { ...own.connection, password: 'wrong' } });
+    for (const error of wrong) expect(error).toMatchObject(unavailable('WRONGPASS'));
+    admin.disconnect();
+  }, 60_000);
+
+  test('its error says what came last: an old reason is forgotten with the next connection', async () => {
+    const engine = closing(bullmq(own));
+    expect(await failure(engine.get(randomUUID()))).toMatchObject(unavailable('ECONNREFUSED'));
+    await redis.start();
+    await eventually(() => engine.get(randomUUID()));
+    redis.freeze();
+    expect(await failure(engine.get(randomUUID()))).toMatchObject(unavailable('no answer within 4500 ms'));
+    redis.thaw();
+  }, 60_000);
+
+  test('silently, with its connections open: enqueue and get reject in time, and work again after', async () => {
+    await redis.start();
+    const engine = closing(bullmq(own));
+    const { id } = await engine.enqueue({ name: 'a', args: [] });
+    redis.freeze();
+    const errors = await Promise.all([failure(engine.enqueue({ name: 'a', args: [] })), failure(engine.get(id))]);
+    for (const error of errors) expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    redis.thaw();
+    expect(await eventually(() => engine.get(id))).toMatchObject({ id, state: 'queued' });
+  }, 60_000);
+
+  test('an enqueue that was under way is rejected at once and not sent again', async () => {
+    await redis.start();
+    const engine = closing(bullmq(own));
+    await engine.enqueue({ name: 'a', args: [] });
+    redis.freeze();
+    const rejected = failure(engine.enqueue({ name: 'a', args: [] }));
+    await redis.stop();
+    expect(await rejected).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    await redis.start();
+    await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+    const queue = new Queue('express-background-tasks', own);
+    expect(await queue.getJobs()).toHaveLength(2);
+    await queue.close();
+  }, 60_000);
+
+  test('a task that ends meanwhile is not run again', async () => {
+    await redis.start();
+    const engine = closing(bullmq(own));
+    const { waits, started, end } = waitingTask('waits');
+    await engine.work([waits]);
+    const { id } = await engine.enqueue({ name: 'waits', args: ['once'] });
+    await started.first(1);
+    await redis.stop();
+    end();
+    await redis.start();
+    expect(await eventually(() => over(engine, id))).toMatchObject({ state: 'succeeded', attempts: 1 });
+    expect(started.all).toEqual(['once']);
+  }, 60_000);
+
+  test('close() ends all the same, and nothing keeps the process up', async () => {
+    await redis.start();
+    const child = await startWorkerProcess(join(__dirname, 'fixtures/bullmq.ts'), own);
+    await redis.stop();
+    child.send('close');
+    expect(await once(child, 'exit')).toEqual([0, null]);
+  }, 60_000);
+});
+
+function rejections(options: BullmqOptions): Promise<unknown[]> {
+  const engine = closing(bullmq(options));
+  return Promise.all([
+    failure(engine.enqueue({ name: 'a', args: [] })),
+    failure(engine.get(randomUUID())),
+    failure(engine.work([task('a', () => {})])),
+  ]);
+}
+
+function unavailable(reason: string): object {
+  const message: unknown = expect.stringContaining(reason);
+  return { code: 'ERR_ENGINE_UNAVAILABLE', message, cause: expect.objectContaining({ message }) };
+}
+
+function createStore(): EngineStore {
+  const queue = `tasks-${randomUUID()}`;
+  return { config: { connection, queue }, remove: () => obliterate(queue) };
+}
+
+async function obliterate(name: string): Promise<void> {
+  const queue = new Queue(name, { connection });
+  await queue.obliterate({ force: true });
+  await queue.close();
+}
+
+async function installed(): Promise<OwnServer> {
+  const server = await ownRedis();
+  if (server === undefined) throw new Error('no redis-server in the PATH');
+  return server;
+}
+
+async function createFragileStore(): Promise<FragileStore> {
+  const server = await installed();
+  await server.start();
+  return {
+    config: { connection: { host: '127.0.0.1', port: server.port } },
+    stop: () => server.stop(),
+    start: () => server.start(),
+    remove: () => server.remove(),
+  };
+}

@@ -1,0 +1,547 @@
+// The pg-boss engine: the conformance suite over PostgreSQL, and what only this engine promises.
+
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client } from 'pg';
+import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
+import type { Boss } from '../../lib/drivers/pg-boss/worker.js';
+import { type OnError, type TaskEngine, task } from '../../lib/index.js';
+import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
+import { type OwnServer, ownPostgres } from './fixtures/own-server.js';
+import { createEngine, nativeRequire, type StartedBoss, startBoss } from './fixtures/pg-boss.js';
+import {
+  closing,
+  eventually,
+  failure,
+  Notes,
+  over,
+  retries,
+  startWorkerProcess,
+  waitingTask,
+} from './fixtures/watched.js';
+import { describeWith } from './requirements.js';
+
+const queue = 'express-background-tasks';
+const database = 'postgres://postgres@127.0.0.1:5432/test';
+
+describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss', () => {
+  describeConformance('pg-boss', {
+    module: join(__dirname, 'fixtures/pg-boss.ts'),
+    createStore,
+    createFragileStore,
+    patience: 60_000,
+  });
+});
+
+describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond conformance', () => {
+  let store: { config: { connectionString: string; schema: string }; remove(): Promise<void> };
+  let boss: StartedBoss;
+  let engine: TaskEngine;
+  const others: TaskEngine[] = [];
+
+  beforeEach(async () => {
+    store = createStore();
+    boss = await startBoss(store.config);
+    engine = pgBoss(boss);
+  });
+
+  afterEach(async () => {
+    await Promise.all([engine, ...others.splice(0)].map((each) => each.close()));
+    await boss.stop();
+    await store.remove();
+  });
+
+  async function sql(text: string): Promise<void> {
+    const client = new Client(database);
+    await client.connect();
+    await client.query(text.replaceAll('SCHEMA', store.config.schema));
+    await client.end();
+  }
+
+  /** An engine on the same pg-boss, but for these methods. */
+  function open(methods: Partial<Boss>): TaskEngine {
+    const other = pgBoss(overlaid(methods));
+    others.push(other);
+    return other;
+  }
+
+  function overlaid(methods: { [Name in keyof Boss]?: Boss[Name] | undefined }): Boss {
+    return new Proxy(boss, {
+      get(target, name) {
+        if (Object.hasOwn(methods, name)) return Reflect.get(methods, name);
+        const value: unknown = Reflect.get(target, name);
+        return typeof value === 'function' ? value.bind(target) : value;
+      },
+    });
+  }
+
+  function withoutTransactions(): ReturnType<Boss['getDb']> {
+    const db = boss.getDb();
+    return { executeSql: (text, values) => db.executeSql(text, values) };
+  }
+
+  function failingOnce(): Partial<Boss> {
+    let calls = 0;
+    const update: Boss['update'] = async (...args) => {
+      if (calls++ === 0) throw new Error('the connection is gone');
+      return boss.update(...args);
+    };
+    return { update };
+  }
+
+  /** As where the worker's event loop is blocked in between. */
+  function slowedDown(): { methods: Partial<Boss>; slowed: Notes<void> } {
+    const slowed = new Notes<void>();
+    const update: Boss['update'] = async (...args) => {
+      slowed.note();
+      await sleep(2500);
+      return boss.update(...args);
+    };
+    return { methods: { update }, slowed };
+  }
+
+  test.each([
+    ['name', { name: 'nul \0' }],
+    ['name', { name: 'half \ud83d' }],
+    ['timeout', { timeout: 24 * 60 * 60 * 1000 }],
+    ['delay', { delay: 11 * 365 * 24 * 60 * 60 * 1000 }],
+    ['priority', { priority: 2 ** 31 }],
+    ['priority', { priority: -(2 ** 31) }],
+  ])('refuses the %s of %j', async (option, message) => {
+    const error = await failure(engine.enqueue({ name: 'a', args: [], ...message }));
+    expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(option) });
+  });
+
+  test.each([null, {}, { name: 'a', args: '[' }])('a job of %j that somebody else has made fails', async (data) => {
+    const reported = new Notes<unknown>();
+    const ran = new Notes<void>();
+    const onError: OnError = (error, context) => reported.note({ error, task: context.task });
+    await engine.work([task('a', () => ran.note())], { onError });
+    const id = (await boss.send(queue, data as object, {})) ?? '';
+    const seen = { error: expect.any(Error), task: { id, name: 'unknown', attempt: 1 } };
+    expect(await reported.first(1)).toEqual([seen]);
+    expect(await boss.findJobs(queue, { id })).toMatchObject([{ state: 'failed' }]);
+    expect(await engine.get(id)).toMatchObject({ id, state: 'failed', attempts: 1, error: expect.anything() });
+    await engine.enqueue({ name: 'a', args: [] });
+    await ran.first(1);
+  });
+
+  it('a job that somebody else has made, of a task that no worker knows, is not taken again at once', async () => {
+    const fetched = new Notes<void>();
+    const reported = new Notes<unknown>();
+    const fetch: Boss['fetch'] = (...args) => {
+      fetched.note();
+      return boss.fetch(...args);
+    };
+    const onError: OnError = (_error, context) => reported.note(context.task);
+    await open({ fetch }).work([task('a', () => {})], { onError });
+    const id = await boss.send(queue, { name: 'b', args: '[]' }, {});
+    expect(await reported.first(1)).toEqual([{ id, name: 'b', attempt: 1 }]);
+    await sleep(700);
+    expect(fetched.all.length).toBeLessThan(8);
+  });
+
+  it('a worker takes the next task while the end of the last one is written, and no more than that', async () => {
+    let write = (): void => {};
+    const written = new Promise<void>((resolve) => {
+      write = resolve;
+    });
+    const complete: Boss['complete'] = async (...args) => {
+      await written;
+      return boss.complete(...args);
+    };
+    const slow = open({ complete });
+    const ran = new Notes<number>();
+    for (const number of [1, 2, 3, 4]) await slow.enqueue({ name: 'a', args: [number] });
+    await slow.work([task('a', ran.note)], { concurrency: 1 });
+    expect(await ran.first(2)).toEqual([1, 2]);
+    await sleep(100);
+    expect(ran.all).toEqual([1, 2]);
+    write();
+    expect(await ran.first(4)).toEqual([1, 2, 3, 4]);
+  });
+
+  test.each([undefined, null, {}, 'postgres://localhost'])('refuses %j for a pg-boss', (value) => {
+    const make = pgBoss as (boss: unknown) => unknown;
+    expect(() => make(value)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
+  });
+
+  test('refuses a pg-boss of before 12.35, where a task would run again and again', () => {
+    const older = overlaid({ isTimekeeping: undefined });
+    const message: unknown = expect.stringContaining('12.35 or later');
+    expect(() => pgBoss(older)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION', message }));
+  });
+
+  test('takes what is just within its limits', async () => {
+    const limits = { timeout: 86_399_999, delay: 3650 * 24 * 60 * 60 * 1000, priority: 2 ** 31 - 1 };
+    const { id } = await engine.enqueue({ name: 'whole \ud83d\ude00', args: [], ...limits });
+    expect(await engine.get(id)).toMatchObject({ state: 'queued' });
+  });
+
+  test('a worker takes of the tasks that it does not know each name once, and that counts as no attempt', async () => {
+    const reports = new Notes<unknown>();
+    const ignorant = await engine.work([task('known', () => {})], { onError: reports.note });
+    const { id } = await engine.enqueue({ name: 'unknown', args: [1] });
+    await reports.first(1);
+    const later = await engine.enqueue({ name: 'unknown', args: [2] });
+    const known = await engine.enqueue({ name: 'known', args: [] });
+    await over(engine, known.id);
+    await ignorant.close(); // It has put it back by then.
+    const [first] = await boss.findJobs(queue, { id });
+    const [second] = await boss.findJobs(queue, { id: later.id });
+    expect([first?.data.unused, second?.startedOn]).toEqual([1, null]);
+    expect(await engine.get(id)).toMatchObject({ state: 'queued', attempts: 0 });
+    expect(await engine.get(id)).not.toHaveProperty('startedAt');
+    await engine.work([task('unknown', (value: number) => value)]);
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1, result: 1 });
+    expect(await over(engine, later.id)).toMatchObject({ state: 'succeeded', attempts: 1, result: 2 });
+  });
+
+  test('a task finds the one worker among others that knows it', async () => {
+    const onError = (): void => {};
+    for (const name of ['a', 'b', 'c']) await engine.work([task(name, () => name)], { onError });
+    for (const name of ['a', 'b', 'c']) {
+      const { id } = await engine.enqueue({ name, args: [] });
+      expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1, result: name });
+    }
+  }, 60_000);
+
+  test('gives up a task after the death of 5 workers that ran it, and reports it', async () => {
+    const { id } = await engine.enqueue({ name: 'deadly', args: [], retries: retries(10) });
+    await sql(`UPDATE SCHEMA.job SET retry_count = 4, started_on = now() WHERE id = '${id}'`);
+    const reports = new Notes<unknown>();
+    const runs = new Notes<void>();
+    await engine.work([task('deadly', runs.note)], { onError: reports.note });
+    expect(await over(engine, id)).toMatchObject({
+      state: 'failed',
+      attempts: 5,
+      error: { name: 'BackgroundTasksError', message: expect.stringContaining('5 times') },
+    });
+    expect(await reports.first(1)).toMatchObject([{ code: 'ERR_TASK_ABANDONED' }]);
+    expect(runs.all).toEqual([]);
+  });
+
+  test('the death of a worker costs none of the retries', async () => {
+    const { id } = await engine.enqueue({ name: 'fails', args: [], retries: retries(2) });
+    await sql(`UPDATE SCHEMA.job SET retry_count = 3, started_on = now() WHERE id = '${id}'`);
+    const fails = task('fails', () => {
+      throw new Error('again');
+    });
+    await engine.work([fails], { onError: () => {} });
+    expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 7 }); // 4 died, 3 failed.
+  });
+
+  test('a worker sends heartbeats for what it runs', async () => {
+    const { waits, started, end } = waitingTask('waits');
+    await engine.work([waits]);
+    const { id } = await engine.enqueue({ name: 'waits', args: [] });
+    await started.first(1);
+    await eventually(async () => {
+      const [job] = (await boss.findJobs(queue, { id })) as unknown as { heartbeatOn: Date; startedOn: Date }[];
+      if (Number(job?.heartbeatOn) < Number(job?.startedOn) + 3000) throw new Error('not yet');
+    });
+    end();
+  }, 20_000);
+
+  test.each([
+    ['fails', () => Promise.reject(new Error('late'))],
+    ['succeeds', () => Promise.resolve()],
+  ])('an attempt that %s after another worker has taken its task changes nothing', async (_, outcome) => {
+    const reports = new Notes<unknown>();
+    const started = new Notes<unknown>();
+    let end = (): void => {};
+    const ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    const stale = task('stale', async () => {
+      started.note(undefined);
+      await ended;
+      return outcome();
+    });
+    const worker = await engine.work([stale], { onError: reports.note });
+    const { id } = await engine.enqueue({ name: 'stale', args: [] });
+    await started.first(1);
+    await sql(`UPDATE SCHEMA.job SET retry_count = retry_count + 1 WHERE id = '${id}'`);
+    end();
+    await worker.close(); // It has written down what it could by then.
+    expect(await engine.get(id)).toMatchObject({ state: 'running', attempts: 2 });
+    expect(reports.all).toEqual([]);
+  });
+
+  test('a retry keeps the exact backoff, not one of whole seconds', async () => {
+    const fails = task('fails', () => {
+      throw new Error('again');
+    });
+    await engine.work([fails], { onError: () => {} });
+    const { id } = await engine.enqueue({ name: 'fails', args: [], retries: retries(1, 1_234_567) });
+    const job = await eventually(async () => {
+      const [found] = await boss.findJobs(queue, { id });
+      if (found?.data.failed !== 1) throw new Error('not yet');
+      return found;
+    });
+    expect(job).toHaveProperty('startAfter');
+    const { startAfter } = job as unknown as { startAfter: Date };
+    expect(Math.abs(Number(startAfter) - Date.now() - 1_234_567)).toBeLessThan(5000);
+  });
+
+  describe.each([
+    ['a database with transactions', (): Partial<Boss> => ({})],
+    ['a database without transactions', (): Partial<Boss> => ({ getDb: withoutTransactions })],
+  ])('on %s', (_, difference) => {
+    const fails = task('fails', () => {
+      throw new Error('no');
+    });
+
+    test('what has failed for good is kept with its error', async () => {
+      const reports = new Notes<unknown>();
+      const own = open(difference());
+      await own.work([fails], { onError: reports.note });
+      const { id } = await own.enqueue({ name: 'fails', args: [] });
+      const failed = { state: 'failed', attempts: 1, error: { name: 'Error', message: 'no' } };
+      expect(await over(own, id)).toMatchObject(failed);
+      expect(await engine.get(id)).not.toHaveProperty('result');
+      expect(await reports.first(1)).toMatchObject([{ message: 'no' }]);
+    });
+
+    test('a worker that is slow to write down a failure does not end the run of another one', async () => {
+      const { methods, slowed } = slowedDown();
+      const slow = open({ ...difference(), ...methods });
+      await slow.work([fails], { onError: () => {} });
+      const { id } = await slow.enqueue({ name: 'fails', args: [] });
+      await Promise.race([slowed.first(1), over(engine, id)]);
+      const { waits, started, end } = waitingTask('fails');
+      await engine.work([waits]);
+      expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 1, error: { message: 'no' } });
+      expect(started.all).toEqual([]);
+      end();
+    });
+
+    test('one statement that fails while a task is put back costs no attempt, and no backoff', async () => {
+      const own = open({ ...difference(), ...failingOnce() });
+      const runs = new Notes<number>();
+      const flaky = task('flaky', () => {
+        runs.note(Date.now());
+        throw new Error('no');
+      });
+      await own.work([flaky], { onError: () => {} });
+      const { id } = await own.enqueue({ name: 'flaky', args: [], retries: retries(1, 3000) });
+      expect(await over(own, id)).toMatchObject({ state: 'failed', attempts: 2 });
+      const [first = 0, second = 0] = await runs.first(2);
+      expect(second - first).toBeGreaterThanOrEqual(3000);
+      expect(runs.all).toHaveLength(2);
+    }, 60_000);
+
+    test('what close() gives back is taken at once', async () => {
+      const own = open(difference());
+      const { waits, started } = waitingTask('waits');
+      const worker = await own.work([waits]);
+      const { id } = await own.enqueue({ name: 'waits', args: [] });
+      await started.first(1);
+      await worker.close({ timeout: 0 });
+      const start = Date.now();
+      await own.work([task('waits', () => 'elsewhere')]);
+      expect(await over(own, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 'elsewhere' });
+      expect(Date.now() - start).toBeLessThan(1000);
+    });
+  });
+
+  test('pg-boss too says of a task that it has failed', async () => {
+    const fails = task('fails', () => {
+      throw new Error('no');
+    });
+    await engine.work([fails], { onError: () => {} });
+    const { id } = await engine.enqueue({ name: 'fails', args: [] });
+    await over(engine, id);
+    expect(await boss.findJobs(queue, { id })).toMatchObject([{ state: 'failed' }]);
+  });
+
+  test('a key is held by the running task also where others with it are over, and those are not read', async () => {
+    const read = new Notes<number>();
+    const findJobs: Boss['findJobs'] = async (name, options) => {
+      const jobs = await boss.findJobs(name, options);
+      if ('key' in options) read.note(jobs.length);
+      return jobs;
+    };
+    const own = open({ findJobs });
+    const { waits, started, end } = waitingTask('waits');
+    await own.work([task('ends', () => {}), waits]);
+    for (let round = 0; round < 3; round++) {
+      const { id } = await own.enqueue({ name: 'ends', args: [], key: 'k' });
+      await over(own, id);
+    }
+    const running = await own.enqueue({ name: 'waits', args: [], key: 'k' });
+    await started.first(1);
+    expect(await own.enqueue({ name: 'waits', args: [], key: 'k' })).toEqual(running);
+    expect(read.all).toEqual([1]);
+    end();
+  });
+
+  test('a task that pg-boss was told to cancel has failed', async () => {
+    const { id } = await engine.enqueue({ name: 'a', args: [] });
+    await boss.cancel(queue, id);
+    const record = await engine.get(id);
+    expect(record).toMatchObject({ state: 'failed', attempts: 0, finishedAt: expect.any(Date) });
+    expect(record).not.toHaveProperty('error');
+  });
+
+  test("close() leaves the user's pg-boss as it was", async () => {
+    const listeners = boss.listenerCount('error');
+    await engine.enqueue({ name: 'a', args: [] });
+    await engine.work([]);
+    await engine.close();
+    expect(boss.listenerCount('error')).toBe(listeners - 1);
+    await boss.createQueue('mine', {});
+    expect(await boss.send('mine', {}, {})).toEqual(expect.any(String));
+  });
+
+  test('close({ timeout }) refuses a bad timeout', async () => {
+    const worker = await engine.work([]);
+    expect(await failure(worker.close({ timeout: -1 }))).toMatchObject({ code: 'ERR_INVALID_OPTION' });
+    await worker.close();
+  });
+});
+
+describeWith({ node: 22 }, 'pg-boss, over PGlite', () => {
+  test('runs, retries and deduplicates tasks', async () => {
+    const { PGlite } = nativeRequire('@electric-sql/pglite') as { PGlite: new () => { close(): Promise<void> } };
+    const { fromPglite } = nativeRequire('pg-boss') as { fromPglite: (pglite: object) => object };
+    const pglite = new PGlite();
+    const boss = await startBoss({ db: fromPglite(pglite), backend: 'pglite' });
+    const engine = pgBoss(boss);
+    let failures = 0;
+    const flaky = task('flaky', (value: string) => {
+      if (failures++ < 2) throw new Error('not yet');
+      return value;
+    });
+    const message = { name: 'flaky', args: ['done \0'], key: 'k', retries: retries(2) };
+    const { id } = await engine.enqueue(message);
+    expect(await engine.enqueue(message)).toEqual({ id });
+    await engine.work([flaky]);
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 3, result: 'done \0' });
+    await engine.close();
+    await boss.stop();
+    await pglite.close();
+  }, 180_000); // PostgreSQL in WebAssembly starts slowly where the processor is busy.
+});
+
+describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, while PostgreSQL is away', () => {
+  let server: OwnServer;
+  let config: { connectionString: string; schema: string };
+
+  beforeEach(async () => {
+    server = await installed();
+    await server.start();
+    config = ownConfig(server);
+  }, 60_000);
+
+  afterEach(() => server.remove());
+
+  test('silently, with its connections open: enqueue and get reject in time, and work again after', async () => {
+    const engine = closing(await createEngine(config));
+    const { id } = await engine.enqueue({ name: 'a', args: [] });
+    server.freeze();
+    const start = Date.now();
+    const errors = await Promise.all([failure(engine.enqueue({ name: 'a', args: [] })), failure(engine.get(id))]);
+    expect(Date.now() - start).toBeLessThan(6000);
+    for (const error of errors) expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
+    server.thaw();
+    expect(await eventually(() => engine.get(id))).toMatchObject({ id, state: 'queued' });
+  }, 60_000);
+
+  test('what was rejected before it could be sent is not stored later', async () => {
+    const engine = closing(await createEngine(config)); // It has not made its queue yet.
+    server.freeze();
+    expect(await failure(engine.enqueue({ name: 'a', args: [] }))).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    server.thaw();
+    const { id } = await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+    const boss = await startBoss(config);
+    expect((await boss.findJobs(queue, {})).map((job) => job.id)).toEqual([id]);
+    await boss.stop();
+  }, 60_000);
+
+  test('the logger of a worker is told, which goes on by itself', async () => {
+    const engine = closing(await createEngine(config));
+    const { waits, started, end } = waitingTask('waits');
+    const error = jest.fn();
+    await engine.work([waits], { logger: { error } });
+    await server.stop();
+    while (error.mock.calls.length === 0) await sleep(50);
+    await server.start();
+    const { id } = await eventually(() => engine.enqueue({ name: 'waits', args: ['later'] }));
+    await started.first(1);
+    end();
+    expect(await eventually(() => over(engine, id))).toMatchObject({ state: 'succeeded' });
+    expect(error.mock.calls[0]).toEqual([
+      { err: expect.anything() },
+      expect.stringContaining('cannot reach its store'),
+    ]);
+  }, 60_000);
+
+  test('a task that ends meanwhile is not run again', async () => {
+    const engine = closing(await createEngine(config));
+    const { waits, started, end } = waitingTask('waits');
+    await engine.work([waits]);
+    const { id } = await engine.enqueue({ name: 'waits', args: ['once'] });
+    await started.first(1);
+    await server.stop();
+    end();
+    await server.start();
+    expect(await eventually(() => over(engine, id))).toMatchObject({ state: 'succeeded', attempts: 1 });
+    expect(started.all).toEqual(['once']);
+  }, 60_000);
+
+  test('close() ends all the same, and nothing keeps the process up', async () => {
+    const child = await startWorkerProcess(join(__dirname, 'fixtures/pg-boss.ts'), config);
+    await server.stop();
+    child.send('close');
+    expect(await once(child, 'exit')).toEqual([0, null]);
+  }, 60_000);
+});
+
+describeWith({ node: 22 }, 'pg-boss that was not started', () => {
+  test('enqueue rejects with ERR_ENGINE_UNAVAILABLE, which says what to do', async () => {
+    const { PgBoss } = nativeRequire('pg-boss') as { PgBoss: new (options: object) => StartedBoss };
+    const engine = closing(pgBoss(new PgBoss({ connectionString: database })));
+    const error = await failure(engine.enqueue({ name: 'a', args: [] }));
+    expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', message: expect.stringContaining('start()') });
+  });
+});
+
+function createStore(): EngineStore & {
+  config: { connectionString: string; schema: string };
+  remove(): Promise<void>;
+} {
+  const schema = `tasks_${randomUUID().replaceAll('-', '')}`;
+  return {
+    config: { connectionString: database, schema },
+    remove: async () => {
+      const client = new Client(database);
+      await client.connect();
+      await client.query(`DROP SCHEMA IF EXISTS ${schema} CASCADE`);
+      await client.end();
+    },
+  };
+}
+
+async function installed(): Promise<OwnServer> {
+  const server = await ownPostgres();
+  if (server === undefined) throw new Error('no initdb and postgres, which come with PostgreSQL');
+  return server;
+}
+
+function ownConfig({ port }: OwnServer): { connectionString: string; schema: string } {
+  return { connectionString: `postgres://postgres@127.0.0.1:${port}/postgres`, schema: 'tasks' };
+}
+
+async function createFragileStore(): Promise<FragileStore> {
+  const server = await installed();
+  await server.start();
+  return {
+    config: ownConfig(server),
+    stop: () => server.stop(),
+    start: () => server.start(),
+    remove: () => server.remove(),
+  };
+}

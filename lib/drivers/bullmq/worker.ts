@@ -1,0 +1,158 @@
+// A worker on BullMQ, and what it and the engine know of each other.
+
+import { DelayedError, type Job, type QueueBase, type RedisOptions, UnrecoverableError, Worker } from 'bullmq';
+import { wallClockTime } from '../../clock.js';
+import { type CloseOptions, readCloseTimeout } from '../../close-options.js';
+import { load, type TaskWorker } from '../../engine/engine.js';
+import { abandonedTask, type MessageRunner, maxLost } from '../../engine/message-runner.js';
+import { serializeError, serializeResult } from '../../engine/serialize.js';
+import { type Backoff, retryDelay } from '../../task/retry.js';
+
+export interface StoredMessage {
+  /** JSON, as it was when enqueue was called. */
+  readonly args: string;
+  readonly timeout: number | undefined;
+  readonly retries: Backoff | undefined;
+  /** How often a worker took it and did not begin it. */
+  readonly unused: number;
+}
+
+/** How many attempts have begun; BullMQ counts how often it was taken. */
+export function attemptOf({ attemptsStarted, data }: Job<StoredMessage>): number {
+  return attemptsStarted - (data?.unused ?? 0); // Somebody else may have made the job.
+}
+
+const settings = {
+  // Of a worker that died the lock ends after 15 s, and the next check gives its task to another one.
+  lockDuration: 15_000,
+  lockRenewTime: 5000,
+  stalledInterval: 2500,
+  maxStalledCount: Number.MAX_SAFE_INTEGER, // The limit is kept here, where it is reported.
+  runRetryDelay: 1000,
+  settings: {
+    backoffStrategy: (retry: number, _type?: string, _error?: Error, job?: { data: StoredMessage }): number => {
+      const retries = job?.data.retries;
+      return retries === undefined ? 0 : Math.round(retryDelay(retry, retries));
+    },
+  },
+};
+
+export class BullmqWorker implements TaskWorker {
+  readonly #runner: MessageRunner;
+  readonly #worker: Worker<StoredMessage, string>;
+  readonly #trouble: () => Error | undefined;
+  readonly #onClosed: () => void;
+  #closing: Promise<void> | undefined = undefined;
+
+  constructor(queue: string, connection: RedisOptions, runner: MessageRunner, onClosed: () => void) {
+    this.#runner = runner;
+    this.#onClosed = onClosed;
+    this.#worker = new Worker(queue, (job, token) => this.#run(job, token), {
+      ...settings,
+      connection: { ...connection, enableOfflineQueue: true, maxRetriesPerRequest: null },
+      concurrency: Math.min(runner.concurrency, Number.MAX_SAFE_INTEGER),
+    });
+    this.#trouble = troubleOf(this.#worker);
+    this.#worker.on('failed', (job, error) => {
+      if (job?.finishedOn === undefined) return;
+      const info = { id: job.id ?? '', name: job.name, attempt: attemptOf(job) };
+      runner.report(info, 'cause' in error ? error.cause : error);
+    });
+  }
+
+  /** Rejects where Redis is out of reach. */
+  async ready(): Promise<void> {
+    try {
+      await load('bullmq', () => this.#worker.waitUntilReady(), this.#trouble);
+      this.#worker.getBackend().on('ready', () => this.#runner.storeAnswered());
+      this.#worker.on('error', (error) => {
+        if (this.#closing === undefined) this.#runner.storeFailed(error);
+      });
+    } catch (error) {
+      await this.#worker.close(true);
+      this.#onClosed();
+      throw error;
+    }
+  }
+
+  async close(options: CloseOptions = {}): Promise<void> {
+    const timeout = readCloseTimeout(options);
+    this.#closing ??= this.#close(timeout);
+    return this.#closing;
+  }
+
+  /** A pause ends when all is stored; while Redis is away, never, and what could not be stored runs again elsewhere. */
+  async #close(timeout: number): Promise<void> {
+    const stored = this.#worker.pause();
+    await this.#runner.drain(timeout);
+    await load('bullmq', () => stored).catch(() => {});
+    await this.#worker.close(true);
+    await this.#runner.reported();
+    this.#onClosed();
+  }
+
+  async #run(job: Job<StoredMessage>, token: string | undefined): Promise<string> {
+    const { id = '', name, data } = job;
+    const unused = data?.unused ?? 0;
+    const attempt = attemptOf(job);
+    if (this.#closing !== undefined) return putBack(job, token, 0, unused + 1);
+    if (!this.#runner.knows(name)) {
+      this.#runner.reportUnknown({ id, name, attempt });
+      return putBack(job, token, unknownDelay(unused), unused + 1);
+    }
+    if (job.stalledCounter >= maxLost) {
+      await job.updateData({ ...data, unused: unused + 1 });
+      throw failure(abandonedTask(name), UnrecoverableError);
+    }
+    const { timeout } = data;
+    const outcome = await this.#runner.run({ id, name, args: JSON.parse(data.args), timeout, attempt });
+    switch (outcome.state) {
+      case 'succeeded':
+        return serializeResult(outcome.result) ?? '';
+      case 'dropped':
+        return putBack(job, token, 0);
+      case 'failed':
+        throw failure(outcome.error, Error);
+    }
+  }
+}
+
+/** ms before it is offered again: soon, since another worker may know it, and later on seldom, since none seems to. */
+function unknownDelay(refusals: number): number {
+  return refusals < 50 ? Math.min(50 * 2 ** refusals, 500) : 5000;
+}
+
+/** Back to the queue without counting as a failure. If that cannot be done, the lock ends and another worker takes it. */
+async function putBack(job: Job<StoredMessage>, token: string | undefined, delay: number, unused = 0): Promise<never> {
+  try {
+    if (unused > 0) await job.updateData({ ...job.data, unused });
+    await job.moveToDelayed(wallClockTime() + delay, token);
+  } catch {}
+  throw new DelayedError();
+}
+
+/** What BullMQ keeps of an error is its message. */
+function failure(error: unknown, Class: new (message: string) => Error): Error {
+  return Object.assign(new Class(JSON.stringify(serializeError(error))), { cause: error, stack: '' });
+}
+
+/** Also of a reason that was written by somebody else. */
+export function errorOf(failedReason: string): { name: string; message: string } {
+  try {
+    const { name, message }: { name?: unknown; message?: unknown } = JSON.parse(failedReason);
+    if (typeof name === 'string' && typeof message === 'string') return { name, message };
+  } catch {}
+  return { name: 'Error', message: failedReason };
+}
+
+/** Returns what tells why Redis is out of reach, if it is. BullMQ goes on by itself once it is back, and needs a listener. */
+export function troubleOf(client: QueueBase): () => Error | undefined {
+  let trouble: Error | undefined;
+  client.on('error', (error: Error) => {
+    trouble = error;
+  });
+  client.getBackend().on('ready', () => {
+    trouble = undefined;
+  });
+  return () => trouble;
+}

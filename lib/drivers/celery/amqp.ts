@@ -1,0 +1,169 @@
+// Celery over RabbitMQ: a durable queue, a channel with publisher confirms, and a connection that is opened when needed.
+
+import type { ChannelModel, ConfirmChannel } from 'amqplib';
+import { sleep } from '../../clock.js';
+import { unsupported } from '../../engine/engine.js';
+import { BackgroundTasksError } from '../../errors.js';
+import { type CeleryMessage, type CeleryTransport, missingPackage } from './message.js';
+
+export class AmqpTransport implements CeleryTransport {
+  readonly #url: string;
+  readonly #queue: Queue;
+  #link: Link | undefined = undefined;
+
+  constructor(url: string, queue: Queue) {
+    loadAmqplib(); // A package that is missing fails here, not at the first message.
+    this.#url = url;
+    this.#queue = queue;
+  }
+
+  priority(asked: number): number {
+    const highest = this.#queue.arguments['x-max-priority'] ?? 0;
+    if (asked === 0 || (typeof highest === 'number' && asked > 0 && asked <= highest)) return asked;
+    const range = `from 0 to the queue's "x-max-priority", which is ${highest} in "queueArguments"`;
+    throw unsupported('celery', 'priority', `RabbitMQ has it ${range}, and the task asks for ${asked}`);
+  }
+
+  async send(message: CeleryMessage): Promise<void> {
+    const link = this.#link ?? this.#open();
+    const channel = await link.channel;
+    if (link.blocked !== undefined) throw new Error(`RabbitMQ takes no messages at present: ${link.blocked}`);
+    if (await link.publish(channel, message)) return;
+    await link.declare(channel); // It was deleted since.
+    if (!(await link.publish(channel, message))) throw new Error(`there is no queue "${this.#queue.name}"`);
+  }
+
+  /** A blocked connection stays: the broker will read what it was sent, and until then takes no more by this one. */
+  reset(): void {
+    if (this.#link === undefined || this.#link.blocked !== undefined) return;
+    this.#link.cut();
+    this.#link = undefined;
+  }
+
+  async close(): Promise<void> {
+    await this.#link?.close();
+  }
+
+  #open(): Link {
+    const link = new Link(this.#url, this.#queue, () => {
+      if (this.#link === link) this.#link = undefined;
+    });
+    this.#link = link;
+    return link;
+  }
+}
+
+interface Queue {
+  readonly name: string;
+  readonly arguments: Readonly<Record<string, unknown>>;
+}
+
+/** One connection and its channel: if either is lost, so are both. */
+class Link {
+  readonly channel: Promise<ConfirmChannel>;
+  /** Why the broker has stopped to read from this connection, if it has. */
+  blocked: string | undefined = undefined;
+  readonly #queue: Queue;
+  readonly #onLost: () => void;
+  readonly #returned = new Set<unknown>();
+  readonly #socket = new AbortController();
+  #connection: ChannelModel | undefined = undefined;
+
+  constructor(url: string, queue: Queue, onLost: () => void) {
+    this.#queue = queue;
+    this.#onLost = onLost;
+    this.channel = this.#open(url);
+  }
+
+  /** Kombu's declaration. An existing queue stays as it is; if it is another one, the broker refuses. */
+  async declare(channel: ConfirmChannel): Promise<void> {
+    try {
+      await channel.assertQueue(this.#queue.name, { durable: true, arguments: this.#queue.arguments });
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === preconditionFailed)) throw error;
+      const message = `celery: "queue" and "queueArguments" must say what the workers say of it: ${error.message}`;
+      throw new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause: error });
+    }
+  }
+
+  /** Resolves once the broker has stored it, with false if there was no queue for it. */
+  publish(channel: ConfirmChannel, { id, headers, body, priority }: CeleryMessage): Promise<boolean> {
+    const options = {
+      contentType: 'application/json',
+      contentEncoding: 'utf-8',
+      correlationId: id,
+      replyTo: '',
+      deliveryMode: 2,
+      mandatory: true,
+      headers,
+      priority,
+    };
+    return new Promise((resolve, reject) => {
+      channel.publish('', this.#queue.name, Buffer.from(body), options, (error: unknown) => {
+        // What the broker could not route is returned first, and then confirmed all the same.
+        const isReturned = this.#returned.delete(id);
+        if (error) reject(error);
+        else resolve(!isReturned);
+      });
+    });
+  }
+
+  /** Without a goodbye, to a broker that may not answer. */
+  cut(): void {
+    this.#socket.abort();
+  }
+
+  async close(): Promise<void> {
+    const connection = this.#connection;
+    if (connection !== undefined) {
+      const closed = new Promise((resolve) => {
+        connection.on('close', resolve);
+        connection.close().catch(resolve); // It is closed already.
+      });
+      await Promise.race([closed, sleep(1000, undefined, { ref: false })]);
+    }
+    this.cut(); // A socket that could not be flushed would keep the process up.
+  }
+
+  async #open(url: string): Promise<ConfirmChannel> {
+    try {
+      const clientProperties = { connection_name: 'express-background-tasks' };
+      const socketOptions = { timeout: 4000, noDelay: true, clientProperties, signal: this.#socket.signal };
+      this.#connection = await loadAmqplib().connect(url, socketOptions);
+      this.#connection.on('error', ignore); // What waits for an answer is rejected besides.
+      this.#connection.on('close', this.#onLost);
+      this.#connection.on('blocked', (reason) => {
+        this.blocked = reason;
+      });
+      this.#connection.on('unblocked', () => {
+        this.blocked = undefined;
+      });
+      const channel = await this.#connection.createConfirmChannel();
+      channel.on('error', ignore);
+      channel.on('close', () => this.#lose());
+      channel.on('return', ({ properties }) => this.#returned.add(properties.correlationId));
+      await this.declare(channel);
+      return channel;
+    } catch (error) {
+      this.#lose();
+      throw error;
+    }
+  }
+
+  #lose(): void {
+    this.#onLost();
+    void this.close();
+  }
+}
+
+function loadAmqplib(): typeof import('amqplib') {
+  try {
+    return require('amqplib');
+  } catch (cause) {
+    throw missingPackage('amqplib', cause);
+  }
+}
+
+const preconditionFailed = 406;
+
+function ignore(): void {}

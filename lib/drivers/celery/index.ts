@@ -1,0 +1,146 @@
+// celery(): hands tasks over to workers that run in Python. A producer, and a reader of their results.
+
+import {
+  engineUnavailable,
+  load,
+  store,
+  type TaskEngine,
+  type TaskMessage,
+  type TaskRecord,
+  type TaskWorker,
+  unsupported,
+} from '../../engine/engine.js';
+import { BackgroundTasksError } from '../../errors.js';
+import { isAwaitable } from '../../foreign-value.js';
+import { type Check, checkOptions } from '../../options.js';
+import { AmqpTransport } from './amqp.js';
+import { type CeleryTransport, celeryMessage, sentAt } from './message.js';
+import { CeleryRedis, RedisTransport } from './redis.js';
+import { readMeta } from './result.js';
+
+export { type Kwargs, kwargs } from './kwargs.js';
+
+export interface CeleryOptions {
+  /**
+   * Celery's `broker_url`: `amqp://` or `amqps://` for RabbitMQ, which takes the package amqplib; `redis://` or `rediss://`
+   * for Redis, which takes ioredis. The path of the latter is the number of the database, default 0.
+   */
+  broker: string;
+  /** The queue that the workers take tasks from. Default `'celery'`, as in Celery. */
+  queue?: string | undefined;
+  /**
+   * RabbitMQ only: the arguments that the workers declare the queue with. `{ 'x-max-priority': 10 }` makes `priority`
+   * possible. Default none, as in Celery.
+   */
+  queueArguments?: Readonly<Record<string, unknown>> | undefined;
+  /** Celery's `result_backend`, `redis://` or `rediss://`, for `get`. Default none: `get` rejects. */
+  resultBackend?: string | undefined;
+}
+
+/**
+ * Hands tasks over to Celery's workers, as a Celery client in Python does. Each task is a `task(name)` without a handler.
+ * Of its options `delay` and `timeout` are possible and, within the means of the broker, `priority`: see docs/celery.md.
+ *
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options, and where the broker's package is not installed.
+ * @example
+ * const engine = celery({ broker: 'amqp://localhost', resultBackend: 'redis://localhost/0' });
+ * app.use(backgroundTasks({ engine }));
+ */
+export function celery(options: CeleryOptions): TaskEngine {
+  checkOptions<CeleryOptions>('celery()', options, {
+    broker: isText,
+    queue: isText,
+    queueArguments: (value) => (isAwaitable(value) ? undefined : 'an object'),
+    resultBackend: isText,
+  });
+  return new CeleryEngine(transportOf(options), resultsOf(options));
+}
+
+const isText: Check = (value) => (typeof value === 'string' && value !== '' ? undefined : 'a string that is not empty');
+
+function transportOf({ broker, queue = 'celery', queueArguments }: CeleryOptions): CeleryTransport {
+  if (schemeOf('broker', broker, ['amqp', 'amqps', 'redis', 'rediss']).startsWith('amqp')) {
+    return new AmqpTransport(broker, { name: queue, arguments: queueArguments ?? {} });
+  }
+  if (queueArguments !== undefined) throw unsupported('celery', 'queueArguments', 'a queue in Redis has none');
+  return new RedisTransport(broker, queue);
+}
+
+function resultsOf({ resultBackend }: CeleryOptions): CeleryRedis | undefined {
+  if (resultBackend === undefined) return undefined;
+  schemeOf('resultBackend', resultBackend, ['redis', 'rediss']);
+  return new CeleryRedis(resultBackend);
+}
+
+/** Says nothing of the rest of the URL, which may hold a password. */
+function schemeOf(option: string, value: unknown, known: readonly string[]): string {
+  const url = typeof value === 'string' && URL.canParse(value) ? new URL(value) : undefined;
+  const scheme = url?.protocol.slice(0, -1);
+  if (url === undefined || scheme === undefined || !known.includes(scheme)) {
+    const expected = known.map((name) => `${name}://`).join(', ');
+    const found = scheme === undefined ? 'there is none' : `it is ${scheme}://`;
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', `celery(): "${option}" must be a URL (${expected}); ${found}`);
+  }
+  // ioredis would ask Redis for the database NaN, leave that rejection unhandled, and go on in database 0.
+  const databases = scheme.startsWith('redis') ? [url.pathname.slice(1), url.searchParams.get('db') ?? ''] : [];
+  if (databases.some((database) => /\D/.test(database))) {
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', `celery(): the database in "${option}" must be a number`);
+  }
+  return scheme;
+}
+
+class CeleryEngine implements TaskEngine {
+  readonly #transport: CeleryTransport;
+  readonly #results: CeleryRedis | undefined;
+  readonly #asked = new Set<Promise<unknown>>();
+  #isClosed = false;
+
+  constructor(transport: CeleryTransport, results: CeleryRedis | undefined) {
+    this.#transport = transport;
+    this.#results = results;
+  }
+
+  async enqueue(message: TaskMessage): Promise<{ id: string }> {
+    if (this.#isClosed) throw engineUnavailable('celery', new Error('the engine is closed'));
+    const sent = celeryMessage(message, this.#transport.priority(message.priority ?? 0));
+    await this.#ask(this.#transport, store, () => this.#transport.send(sent));
+    return { id: sent.id };
+  }
+
+  async work(): Promise<TaskWorker> {
+    throw unsupported('celery', 'work()', "Celery's workers run in Python: start them with `celery -A <app> worker`");
+  }
+
+  async get(id: string): Promise<TaskRecord | undefined> {
+    const results = this.#results;
+    if (results === undefined) {
+      throw unsupported('celery', 'get()', 'give celery() the `result_backend` of the workers as "resultBackend"');
+    }
+    const enqueuedAt = sentAt(id);
+    if (enqueuedAt === undefined) return undefined;
+    if (this.#isClosed) throw engineUnavailable('celery', new Error('the engine is closed'), 'read');
+    const meta = await this.#ask(results, load, () => results.read(`celery-task-meta-${id}`));
+    return meta === null ? undefined : readMeta(id, enqueuedAt, meta);
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await Promise.allSettled(this.#asked);
+    this.#results?.reset();
+    await this.#transport.close();
+  }
+
+  /** What got no answer in time is given up with its connection, so that it does not come about later after all. */
+  async #ask<T>(connection: { reset(): void }, ask: typeof store, call: () => Promise<T>): Promise<T> {
+    const answer = ask('celery', (late) => {
+      late.addEventListener('abort', () => connection.reset());
+      return call();
+    });
+    this.#asked.add(answer);
+    try {
+      return await answer;
+    } finally {
+      this.#asked.delete(answer);
+    }
+  }
+}

@@ -1,0 +1,59 @@
+// kwargs(): marks the last argument of a task as Python's keyword arguments.
+
+import { BackgroundTasksError } from '../../errors.js';
+import { isAwaitable } from '../../foreign-value.js';
+
+declare const keywordArguments: unique symbol;
+
+/** What {@link kwargs} makes. Only the last argument of a task can be it. */
+export type Kwargs<T extends object> = T & { readonly [keywordArguments]: true };
+
+/**
+ * Python's keyword arguments, as the last argument of `enqueue`.
+ *
+ * @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for what is no plain object.
+ * @example
+ * const resize = task<[path: string, options: Kwargs<{ width: number }>]>('images.resize');
+ * await res.locals.backgroundTasks.enqueue(resize, '/a.png', kwargs({ width: 100 })); // resize('/a.png', width=100)
+ */
+export function kwargs<T extends object>(values: T): Kwargs<T> {
+  if (!isPlain(values)) {
+    throw new BackgroundTasksError('ERR_TASK_NOT_SERIALIZABLE', 'kwargs() takes a plain object of names and values');
+  }
+  const keywords = { ...values };
+  mark(keywords);
+  return keywords;
+}
+
+const marked = new WeakSet<object>();
+
+function mark<T extends object>(keywords: T): asserts keywords is Kwargs<T> {
+  marked.add(keywords);
+}
+
+/** An object of another realm (vm, Jest) has another Object.prototype, which has no prototype either. */
+function isPlain(values: unknown): boolean {
+  if (!isAwaitable(values)) return false;
+  const prototype: object | null = Object.getPrototypeOf(values);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+/** @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for keyword arguments before the last argument, or inside of one. */
+export function splitArguments(args: readonly unknown[], task: string): { args: readonly unknown[]; kwargs: object } {
+  const last = args.at(-1);
+  const split = isKeywords(last) ? { args: args.slice(0, -1), kwargs: last } : { args, kwargs: {} };
+  const misplaced = [...split.args, { ...split.kwargs }].findIndex(holdsKeywords);
+  if (misplaced !== -1) {
+    const what = `args[${misplaced}] is or holds kwargs(), which only the last argument can be`;
+    throw new BackgroundTasksError('ERR_TASK_NOT_SERIALIZABLE', `task "${task}": ${what}`);
+  }
+  return split;
+}
+
+function holdsKeywords(value: unknown): boolean {
+  return isKeywords(value) || (isAwaitable(value) && Object.values(value).some(holdsKeywords));
+}
+
+function isKeywords(value: unknown): value is object {
+  return isAwaitable(value) && marked.has(value);
+}

@@ -1,0 +1,127 @@
+// A task as Celery's workers read it, whatever the broker: message protocol 2.
+// https://docs.celeryq.dev/en/stable/internals/protocol.html
+
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { wallClockTime } from '../../clock.js';
+import { type TaskMessage, unsupported } from '../../engine/engine.js';
+import { BackgroundTasksError } from '../../errors.js';
+import { isAwaitable } from '../../foreign-value.js';
+import { splitArguments } from './kwargs.js';
+
+/** Puts messages into one queue. It connects at the first message, and at the next one after the connection was lost. */
+export interface CeleryTransport {
+  /** The broker's own number for it. @throws BackgroundTasksError `ERR_INVALID_OPTION` where there is none. */
+  priority(asked: number): number;
+  /** Resolves once the broker has stored the message. */
+  send(message: CeleryMessage): Promise<void>;
+  /** Cuts the connection; what waits for an answer of the broker fails. */
+  reset(): void;
+  /** To be called when nothing is being sent. */
+  close(): Promise<void>;
+}
+
+/**
+ * The brokers' packages are optional, so that only the one for the broker at hand is loaded. Bundlers leave out what they do
+ * not find where the `require` is right inside a `try`.
+ */
+export function missingPackage(name: string, cause: unknown): BackgroundTasksError {
+  const message = `celery(): this broker takes the package ${name}, which could not be loaded: npm install ${name}`;
+  return new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause });
+}
+
+export interface CeleryMessage {
+  readonly id: string;
+  readonly priority: number;
+  readonly headers: Readonly<Record<string, unknown>>;
+  /** JSON: `[args, kwargs, embed]`. */
+  readonly body: string;
+}
+
+/**
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for what a producer cannot ask of Celery, `ERR_TASK_NOT_SERIALIZABLE` for
+ * arguments that Python cannot read.
+ */
+export function celeryMessage(message: TaskMessage, priority: number): CeleryMessage {
+  refuse(message);
+  const id = newId();
+  if (isDeeper(message.args, deepest)) {
+    const what = `args are nested more than ${deepest} levels deep, at which a Celery worker may crash`;
+    throw new BackgroundTasksError('ERR_TASK_NOT_SERIALIZABLE', `task "${message.name}": ${what}`);
+  }
+  const split = splitArguments(message.args, message.name);
+  const args = JSON.stringify(split.args);
+  const kwargs = JSON.stringify(split.kwargs);
+  const limit = message.timeout === undefined ? null : message.timeout / 1000;
+  const headers = {
+    lang: 'py',
+    task: message.name,
+    id,
+    root_id: id,
+    parent_id: null,
+    group: null,
+    group_index: null,
+    shadow: null,
+    eta: eta(message.delay),
+    expires: null,
+    retries: 0,
+    // Hard and soft. Without a soft one, a longer soft limit of the Python task would put the hard one off.
+    timelimit: [limit, limit],
+    argsrepr: excerpt(args),
+    kwargsrepr: excerpt(kwargs),
+    origin: `gen${process.pid}@${hostname()}`,
+    ignore_result: false,
+  };
+  const body = `[${args},${kwargs},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]`;
+  return { id, priority, headers, body };
+}
+
+/** For people who look at the queue. Half a character at its end would be an error in Python. */
+function excerpt(json: string): string {
+  return json.slice(0, 1024).replace(/[\ud800-\udbff]$/, '');
+}
+
+function refuse({ retries, key }: TaskMessage): void {
+  if (retries !== undefined) {
+    throw unsupported(
+      'celery',
+      'retries',
+      'the task itself decides in Python, by autoretry_for or self.retry(). Where "retries" comes from ' +
+        'backgroundTasks(), give the task { retries: 0 }',
+    );
+  }
+  if (key !== undefined) {
+    throw unsupported('celery', 'key', 'Celery does not tell which tasks are queued: make the Python task idempotent');
+  }
+}
+
+/** A worker pickles the arguments for its pool. At some 500 levels that fails, it exits, and the next one takes the message. */
+const deepest = 200;
+
+function isDeeper(value: unknown, levels: number): boolean {
+  return isAwaitable(value) && (levels < 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1)));
+}
+
+/** With microseconds, since Celery reads the digits after the point as a count of them. */
+function eta(delay = 0): string | null {
+  if (delay === 0) return null;
+  const time = wallClockTime() + Math.ceil(delay);
+  if (time > latest) throw unsupported('celery', 'delay', `Python has no date that is ${delay} ms away`);
+  return new Date(time).toISOString().replace('Z', '000+00:00');
+}
+
+const latest = Date.UTC(9999, 0);
+
+/** A UUID of version 7, which holds the time: Celery keeps none of when a task was sent. */
+function newId(): string {
+  const time = wallClockTime().toString(16).padStart(12, '0');
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`;
+}
+
+const idPattern = /^([\da-f]{8})-([\da-f]{4})-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/;
+
+/** When the task of this id was sent; undefined for an id that was not made here. */
+export function sentAt(id: string): Date | undefined {
+  const [, high, low] = idPattern.exec(id) ?? [];
+  return high === undefined || low === undefined ? undefined : new Date(Number.parseInt(high + low, 16));
+}

@@ -1,0 +1,190 @@
+// pgBoss(): an engine on pg-boss, for PostgreSQL, what speaks its protocol, and PGlite. It imports nothing of pg-boss: the
+// user makes the instance, starts it and stops it. What its workers do is in pg-boss-worker.ts.
+
+import { createHash, randomUUID } from 'node:crypto';
+import { sleep } from '../../clock.js';
+import type { TaskEngine, TaskMessage, TaskRecord, TaskWorker, WorkerOptions } from '../../engine/engine.js';
+import { engineUnavailable, isUuid, load, store, unsupported } from '../../engine/engine.js';
+import { MessageRunner } from '../../engine/message-runner.js';
+import { BackgroundTasksError } from '../../errors.js';
+import { isAwaitable } from '../../foreign-value.js';
+import type { Task } from '../../task/task.js';
+import { type Boss, type Db, PgBossWorker, queue, type StoredJob, type StoredMessage } from './worker.js';
+
+const day = 24 * 60 * 60;
+const queueOptions = {
+  policy: 'exclusive', // One live job per singletonKey, from created to active.
+  // pg-boss counts how often a job was taken; whether that was a failure, and the last one, is known to our worker.
+  retryLimit: 2 ** 31 - 1,
+  retryDelay: 2, // Longer than our worker waits before it tries the second step of a put-back again.
+  heartbeatSeconds: 15,
+  expireInSeconds: day, // pg-boss's longest. A dead worker is found by its heartbeat, and a timeout is kept by a live one.
+  retentionSeconds: 3650 * day, // pg-boss's default drops what has waited for 14 days.
+  deleteAfterSeconds: 7 * day,
+};
+
+/**
+ * An engine on pg-boss 12.35 or later. Start pg-boss before its first use, and close the engine before you stop pg-boss. A
+ * task whose worker died runs again once pg-boss's supervision has found it: after 15 s and the longer one of pg-boss's
+ * `superviseIntervalSeconds` and `monitorIntervalSeconds`. No attempt may last longer than a day.
+ *
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for anything else.
+ * @example
+ * const boss = await new PgBoss('postgres://localhost/app').start();
+ * app.use(backgroundTasks({ engine: pgBoss(boss) }));
+ */
+export function pgBoss(boss: Boss): TaskEngine {
+  if (!isAwaitable(boss) || typeof boss.isTimekeeping !== 'function') {
+    throw new BackgroundTasksError(
+      'ERR_INVALID_OPTION',
+      'pgBoss(): the argument must be an instance of PgBoss, of pg-boss 12.35 or later',
+    );
+  }
+  return new PgBossEngine(boss);
+}
+
+class PgBossEngine implements TaskEngine {
+  readonly #boss: Boss;
+  readonly #workers = new Set<PgBossWorker>();
+  #queueMade: Promise<void> | undefined = undefined;
+  #closing: Promise<void> | undefined = undefined;
+
+  constructor(boss: Boss) {
+    this.#boss = boss;
+    // While PostgreSQL is away pg-boss emits an 'error' at each poll, which ends a process that does not listen.
+    boss.on('error', ignore);
+  }
+
+  async enqueue(message: TaskMessage): Promise<{ id: string }> {
+    if (this.#closing !== undefined) throw closed();
+    refuse(message);
+    const { name, args, timeout, retries, delay = 0, priority = 0, key } = message;
+    const data: StoredMessage = {
+      name,
+      args: JSON.stringify(args),
+      timeout,
+      retries,
+      failed: 0,
+      dropped: 0,
+      unused: 0,
+    };
+    const id = randomUUID();
+    const singletonKey = key === undefined ? id : hash(key);
+    const options = { id, singletonKey, priority, startAfter: Math.ceil(delay) / 1000, group: { id: name } };
+    const stored = await store('pg-boss', async (late) => {
+      await this.#makeQueue();
+      while (true) {
+        // What has been sent when the time is up may be stored all the same, although enqueue has rejected.
+        late.throwIfAborted();
+        const held = (await this.#boss.send(queue, data, options)) ?? (await this.#holderOf(singletonKey));
+        if (held !== undefined) return { id: held };
+        await sleep(10); // It has ended in between.
+      }
+    });
+    for (const worker of this.#workers) worker.wake();
+    return stored;
+  }
+
+  async work(tasks: readonly Task[], options?: WorkerOptions): Promise<TaskWorker> {
+    const runner = new MessageRunner(tasks, options);
+    if (this.#closing !== undefined) throw closed();
+    if (runner.concurrency === Number.POSITIVE_INFINITY)
+      throw unsupported('pg-boss', 'concurrency', 'it must be finite');
+    await load('pg-boss', () => this.#makeQueue());
+    if (this.#closing !== undefined) throw closed();
+    const worker = new PgBossWorker(this.#boss, runner, () => this.#workers.delete(worker));
+    this.#workers.add(worker);
+    return worker;
+  }
+
+  async get(id: string): Promise<TaskRecord | undefined> {
+    if (!isUuid(id)) return undefined;
+    const [job] = await load('pg-boss', async () => {
+      await this.#makeQueue();
+      return this.#boss.findJobs(queue, { id });
+    });
+    return job && recordOf(job);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all([...this.#workers].map((worker) => worker.close({ timeout: Number.POSITIVE_INFINITY })));
+    this.#boss.off('error', ignore);
+  }
+
+  #makeQueue(): Promise<void> {
+    this.#queueMade ??= this.#boss.createQueue(queue, queueOptions).catch((error: unknown) => {
+      this.#queueMade = undefined;
+      throw error;
+    });
+    return this.#queueMade;
+  }
+
+  /** The live task with this key. */
+  async #holderOf(key: string): Promise<string | undefined> {
+    const jobs = await this.#boss.findJobs(queue, { key, limit: 100_000, db: liveOnly(this.#boss.getDb()) });
+    return jobs.findLast((job) => stateOf(job) === 'running' || stateOf(job) === 'queued')?.id;
+  }
+}
+
+/**
+ * pg-boss can narrow a search to what waits, but not to what is live, and would read all that has ended in a week. Over this
+ * it reads one row, by the index that keeps the keys apart. Should it word the search otherwise, nothing is narrowed.
+ */
+function liveOnly(db: Db): Db {
+  const condition = "policy = 'exclusive' AND state <= 'active' AND COALESCE(singleton_key, '') = $2";
+  return {
+    executeSql: (text, values) =>
+      db.executeSql(
+        text.replace('WHERE name = $1', (start) => `${start} AND ${condition}`),
+        values,
+      ),
+  };
+}
+
+/** What pg-boss or PostgreSQL cannot hold. */
+function refuse({ name, timeout = 0, delay = 0, priority = 0 }: TaskMessage): void {
+  if (/[\0\ud800-\udfff]/u.test(name))
+    throw unsupported('pg-boss', 'name', 'PostgreSQL has neither NUL nor half surrogates');
+  if (timeout >= day * 1000) throw unsupported('pg-boss', 'timeout', 'it must be less than a day');
+  if (delay > 3650 * day * 1000) throw unsupported('pg-boss', 'delay', 'it must be at most 10 years');
+  if (Math.abs(priority) >= 2 ** 31) throw unsupported('pg-boss', 'priority', 'it must be a 32-bit integer');
+}
+
+const ignore = (): void => {};
+const closed = (): Error => engineUnavailable('pg-boss', new Error('the engine is closed'));
+/** Of any text, what PostgreSQL can hold and index. */
+const hash = (key: string): string => createHash('sha256').update(JSON.stringify(key)).digest('base64url');
+
+function stateOf({ state, output }: StoredJob): TaskRecord['state'] {
+  switch (state) {
+    case 'created':
+    case 'retry':
+      return 'queued';
+    case 'active':
+      return 'running';
+    case 'completed':
+      return output?.error === undefined ? 'succeeded' : 'failed';
+    default:
+      return 'failed';
+  }
+}
+
+function recordOf(job: StoredJob): TaskRecord {
+  const { id, startedOn, completedOn, output, retryCount, createdOn } = job;
+  const { name = 'unknown', unused = 0 }: Partial<StoredMessage> = job.data ?? {}; // Somebody else may have made it.
+  const attempts = startedOn === null ? 0 : retryCount + 1 - unused;
+  const record: TaskRecord = { id, name, state: stateOf(job), attempts, enqueuedAt: new Date(createdOn) };
+  if (startedOn !== null && attempts > 0) record.startedAt = new Date(startedOn);
+  if (completedOn !== null) record.finishedAt = new Date(completedOn);
+  if (record.state === 'succeeded' && output?.result !== undefined) record.result = JSON.parse(output.result);
+  if (record.state === 'failed' && output?.error !== undefined) {
+    record.error = JSON.parse(output.error);
+    record.attempts = output.attempts ?? attempts;
+  }
+  return record;
+}

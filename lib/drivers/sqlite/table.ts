@@ -1,0 +1,378 @@
+// The table of the SQLite engine: its schema and its statements, each of which does one step. Who takes the steps, and in
+// which transaction, is decided elsewhere.
+
+import { randomUUID } from 'node:crypto';
+import { wallClockTime } from '../../clock.js';
+import type { TaskMessage, TaskRecord } from '../../engine/engine.js';
+import { abandonedTask, maxLost } from '../../engine/message-runner.js';
+import { serializeError } from '../../engine/serialize.js';
+import { BackgroundTasksError } from '../../errors.js';
+import type { TaskInfo } from '../../task/types.js';
+
+/** What this engine uses of a database of better-sqlite3. */
+export interface SqliteDatabase {
+  readonly open: boolean;
+  readonly readonly: boolean;
+  readonly inTransaction: boolean;
+  prepare(sql: string): SqliteStatement;
+  exec(sql: string): unknown;
+}
+
+export interface SqliteStatement<Row = unknown> {
+  run(...values: unknown[]): { changes: number };
+  get(...values: unknown[]): Row | undefined;
+  all(...values: unknown[]): Row[];
+  safeIntegers(toggle: boolean): unknown;
+}
+
+/** A task that a worker has taken. */
+export interface TakenTask {
+  readonly seq: number;
+  readonly id: string;
+  readonly name: string;
+  /** JSON. */
+  readonly args: string;
+  readonly timeout: number | null;
+  /** JSON. */
+  readonly retries: string | null;
+  /** With the worker's id the token of the lease: who takes the task anew counts one more. */
+  readonly attempts: number;
+  readonly failures: number;
+}
+
+/** The arguments of {@link TaskTable.insert}: a message as text, made when it was enqueued. */
+export type NewRow = readonly unknown[];
+
+/** So many delayed tasks are made ready in one transaction, so many unknown ones of a name and finished ones looked at. */
+const batch = 1000;
+
+/**
+ * Each entry leads from the version before to the next one. `delayed` is `queued` to the outside: apart, so that a worker
+ * need not step over tasks that may not run yet. The order of `seq` is the order of the enqueues.
+ */
+const migrations = [
+  `CREATE TABLE background_tasks (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    args TEXT NOT NULL,
+    timeout REAL,
+    retries TEXT,
+    priority INTEGER NOT NULL,
+    key TEXT,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'delayed', 'running', 'succeeded', 'failed')),
+    run_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0,
+    worker TEXT,
+    lease_until INTEGER,
+    result TEXT,
+    error TEXT,
+    enqueued_at INTEGER NOT NULL,
+    started_at INTEGER,
+    finished_at INTEGER
+  );
+  CREATE INDEX background_tasks_queued ON background_tasks (name, priority DESC, seq) WHERE state = 'queued';
+  CREATE INDEX background_tasks_delayed ON background_tasks (run_at) WHERE state = 'delayed';
+  CREATE INDEX background_tasks_running ON background_tasks (lease_until) WHERE state = 'running';
+  CREATE INDEX background_tasks_finished ON background_tasks (finished_at) WHERE finished_at IS NOT NULL;
+  CREATE UNIQUE INDEX background_tasks_key ON background_tasks (key) WHERE key IS NOT NULL AND finished_at IS NULL;`,
+];
+
+/** Makes the table, or brings it up to this version. The version has a table of its own: user_version is the application's. */
+export function migrate(database: SqliteDatabase): void {
+  try {
+    database.exec('BEGIN IMMEDIATE');
+    database.exec('CREATE TABLE IF NOT EXISTS background_tasks_schema (version INTEGER NOT NULL)');
+    const select = prepare<{ version: number }>(database, 'SELECT version FROM background_tasks_schema');
+    const version = select.get()?.version ?? 0;
+    if (version > migrations.length) {
+      throw new BackgroundTasksError(
+        'ERR_ENGINE_UNAVAILABLE',
+        `sqlite: the table is of version ${version}, made by a newer release than this one, which knows ${migrations.length}`,
+      );
+    }
+    if (version < migrations.length) {
+      for (const migration of migrations.slice(version)) database.exec(migration);
+      database.exec('DELETE FROM background_tasks_schema');
+      database.exec(`INSERT INTO background_tasks_schema VALUES (${migrations.length})`);
+    }
+    database.exec('COMMIT');
+  } catch (error) {
+    if (database.inTransaction) database.exec('ROLLBACK');
+    throw error;
+  }
+}
+
+/** Serializes at once: the message is the caller's, who may change it. */
+export function rowOf(message: TaskMessage): NewRow {
+  const { name, args, timeout = null, retries, delay = 0, priority = 0, key = null } = message;
+  const now = wallClockTime();
+  const runAt = Math.min(now + Math.ceil(delay), Number.MAX_SAFE_INTEGER);
+  const state = delay > 0 ? 'delayed' : 'queued';
+  const backoff = retries === undefined ? null : JSON.stringify(retries);
+  // In JSON any text differs from any other, also in UTF-8.
+  const keyText = key === null ? null : JSON.stringify(key);
+  return [randomUUID(), name, JSON.stringify(args), timeout, backoff, priority, keyText, state, runAt, now];
+}
+
+export class TaskTable {
+  readonly #insert;
+  readonly #findKey;
+  readonly #find;
+  readonly #promote;
+  readonly #selectLost;
+  readonly #abandon;
+  readonly #release;
+  readonly #renew;
+  readonly #select;
+  readonly #take;
+  readonly #succeed;
+  readonly #fail;
+  readonly #retry;
+  readonly #giveBack;
+  readonly #nextDue;
+  readonly #isQueued;
+  readonly #isExpired;
+  readonly #nextName;
+  readonly #worked;
+  readonly #ofName;
+  readonly #isFinished;
+  readonly #remove;
+
+  constructor(database: SqliteDatabase) {
+    const own = "worker = NULL, lease_until = NULL WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'";
+    this.#insert = prepare(
+      database,
+      `INSERT INTO background_tasks (id, name, args, timeout, retries, priority, key, state, run_at, enqueued_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (key) WHERE key IS NOT NULL AND finished_at IS NULL DO NOTHING`,
+    );
+    this.#findKey = prepare<{ id: string }>(
+      database,
+      'SELECT id FROM background_tasks WHERE key = ? AND finished_at IS NULL',
+    );
+    this.#find = prepare<Row>(
+      database,
+      `SELECT id, name, state, attempts, result, error, enqueued_at, started_at, finished_at
+       FROM background_tasks WHERE id = ?`,
+    );
+    this.#promote = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'queued' WHERE seq IN
+       (SELECT seq FROM background_tasks WHERE state = 'delayed' AND run_at <= ? ORDER BY run_at LIMIT ${batch})`,
+    );
+    this.#selectLost = prepare<TaskInfoRow>(
+      database,
+      `SELECT id, name, attempts FROM background_tasks
+       WHERE state = 'running' AND lease_until <= ? AND lost >= ${maxLost - 1}`,
+    );
+    this.#abandon = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'failed', lost = lost + 1, error = ?, finished_at = ?, worker = NULL,
+       lease_until = NULL WHERE id = ?`,
+    );
+    this.#release = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'queued', lost = lost + 1, worker = NULL, lease_until = NULL
+       WHERE state = 'running' AND lease_until <= ?`,
+    );
+    this.#renew = prepare(
+      database,
+      "UPDATE background_tasks SET lease_until = ? WHERE state = 'running' AND worker = ?",
+    );
+    this.#select = prepare<Candidate>(
+      database,
+      `SELECT seq, priority FROM background_tasks WHERE state = 'queued' AND name = ?
+       ORDER BY priority DESC, seq LIMIT ?`,
+    );
+    this.#take = prepare<TakenTask>(
+      database,
+      `UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = ?, lease_until = ?, started_at = ?
+       WHERE seq = ? RETURNING seq, id, name, args, timeout, retries, attempts, failures`,
+    );
+    this.#succeed = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'succeeded', result = ?, finished_at = ?, ${own}`,
+    );
+    this.#fail = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'failed', failures = failures + 1, error = ?, finished_at = ?, ${own}`,
+    );
+    this.#retry = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'delayed', failures = failures + 1, run_at = ?, ${own}`,
+    );
+    this.#giveBack = prepare(database, `UPDATE background_tasks SET state = 'queued', ${own}`);
+    this.#nextDue = prepare<{ run_at: number | null }>(
+      database,
+      "SELECT min(run_at) AS run_at FROM background_tasks WHERE state = 'delayed'",
+    );
+    this.#isQueued = prepare(database, "SELECT 1 FROM background_tasks WHERE state = 'queued' AND name = ? LIMIT 1");
+    this.#isExpired = prepare(
+      database,
+      "SELECT 1 FROM background_tasks WHERE state = 'running' AND lease_until <= ? LIMIT 1",
+    );
+    this.#nextName = prepare<{ name: string | null }>(
+      database,
+      "SELECT min(name) AS name FROM background_tasks WHERE state = 'queued' AND name > ?",
+    );
+    this.#worked = prepare<{ name: string }>(
+      database,
+      `SELECT name FROM background_tasks WHERE state = 'running' UNION SELECT name FROM
+       (SELECT name FROM background_tasks WHERE finished_at > ? ORDER BY finished_at DESC LIMIT ${batch})`,
+    );
+    this.#ofName = prepare<TaskInfoRow>(
+      database,
+      `SELECT id, name, attempts FROM background_tasks WHERE state = 'queued' AND name = ? AND run_at <= ?
+       LIMIT ${batch}`,
+    );
+    this.#isFinished = prepare(database, 'SELECT 1 FROM background_tasks WHERE finished_at <= ? LIMIT 1');
+    this.#remove = prepare(
+      database,
+      `DELETE FROM background_tasks WHERE seq IN
+       (SELECT seq FROM background_tasks WHERE finished_at <= ? ORDER BY finished_at LIMIT ?)`,
+    );
+  }
+
+  /** Returns the id: where a live task has the same key, that one's. */
+  insert(row: NewRow): string {
+    if (this.#insert.run(...row).changes === 1) return String(row[0]);
+    return String(this.#findKey.get(row[6])?.id);
+  }
+
+  find(id: string): TaskRecord | undefined {
+    const row = this.#find.get(id);
+    return row && recordOf(row);
+  }
+
+  /** Makes delayed tasks that are due ready to be taken. */
+  promote(now: number): void {
+    this.#promote.run(now);
+  }
+
+  isAnyExpired(now: number): boolean {
+    return this.#isExpired.get(now) !== undefined;
+  }
+
+  /** Makes tasks whose lease had run out by then ready to be taken again. Returns those that are given up instead. */
+  release(by: number): TaskInfo[] {
+    const lost = this.#selectLost.all(by);
+    for (const { id, name } of lost) {
+      this.#abandon.run(JSON.stringify(serializeError(abandonedTask(name))), wallClockTime(), id);
+    }
+    this.#release.run(by);
+    return lost.map(infoOf);
+  }
+
+  renew(worker: string, until: number): void {
+    this.#renew.run(until, worker);
+  }
+
+  /** Takes the first of the queued tasks with these names. */
+  take(worker: string, names: readonly string[], limit: number, now: number, until: number): TakenTask[] {
+    const candidates = names.flatMap((name) => this.#select.all(name, limit));
+    if (names.length > 1) candidates.sort((a, b) => b.priority - a.priority || a.seq - b.seq);
+    return candidates.slice(0, limit).flatMap(({ seq }) => this.#take.all(worker, until, now, seq));
+  }
+
+  // Each of these returns false where the lease was lost meanwhile: the task is somebody else's now, and so is its end.
+
+  succeed(worker: string, { seq, attempts }: TakenTask, result: string | undefined): boolean {
+    return this.#succeed.run(result ?? null, wallClockTime(), seq, worker, attempts).changes === 1;
+  }
+
+  fail(worker: string, { seq, attempts }: TakenTask, error: string): boolean {
+    return this.#fail.run(error, wallClockTime(), seq, worker, attempts).changes === 1;
+  }
+
+  retry(worker: string, { seq, attempts }: TakenTask, delay: number): boolean {
+    return this.#retry.run(wallClockTime() + Math.ceil(delay), seq, worker, attempts).changes === 1;
+  }
+
+  giveBack(worker: string, { seq, attempts }: TakenTask): boolean {
+    return this.#giveBack.run(seq, worker, attempts).changes === 1;
+  }
+
+  /** When the next delayed task is due. */
+  nextDue(): number {
+    return this.#nextDue.get()?.run_at ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Whether there is something to take for a worker that knows these names. */
+  isWorkWaiting(names: readonly string[], now: number): boolean {
+    return (
+      this.nextDue() <= now || this.isAnyExpired(now) || names.some((name) => this.#isQueued.get(name) !== undefined)
+    );
+  }
+
+  /** Queued tasks, due by then, of names that are neither known nor worked since; of each name at most the first thousand. */
+  unknown(isKnown: (name: string) => boolean, dueBy: number, since: number): TaskInfo[] {
+    const names: string[] = [];
+    for (let name = this.#nextName.get('')?.name; typeof name === 'string'; name = this.#nextName.get(name)?.name) {
+      if (!isKnown(name)) names.push(name);
+    }
+    if (names.length === 0) return [];
+    const worked = new Set(this.#worked.all(since).map(({ name }) => name));
+    return names.filter((name) => !worked.has(name)).flatMap((name) => this.#ofName.all(name, dueBy).map(infoOf));
+  }
+
+  isAnyFinished(by: number): boolean {
+    return this.#isFinished.get(by) !== undefined;
+  }
+
+  /** Removes tasks that were over by then, at most `limit`. Returns how many. */
+  removeFinished(by: number, limit: number): number {
+    return this.#remove.run(by, limit).changes;
+  }
+}
+
+interface Row {
+  readonly id: string;
+  readonly name: string;
+  readonly state: TaskRecord['state'] | 'delayed';
+  readonly attempts: number;
+  readonly result: string | null;
+  readonly error: string | null;
+  readonly enqueued_at: number;
+  readonly started_at: number | null;
+  readonly finished_at: number | null;
+}
+
+interface Candidate {
+  readonly seq: number;
+  readonly priority: number;
+}
+
+interface TaskInfoRow {
+  readonly id: string;
+  readonly name: string;
+  readonly attempts: number;
+}
+
+/** The rows have the type that the SQL says. An application may have set its database to return integers as BigInt. */
+function prepare<Row>(database: SqliteDatabase, sql: string): SqliteStatement<Row> {
+  const statement = database.prepare(sql) as SqliteStatement<Row>;
+  if (/SELECT|RETURNING/.test(sql)) statement.safeIntegers(false);
+  return statement;
+}
+
+function recordOf(row: Row): TaskRecord {
+  const record: TaskRecord = {
+    id: row.id,
+    name: row.name,
+    state: row.state === 'delayed' ? 'queued' : row.state,
+    attempts: row.attempts,
+    enqueuedAt: new Date(row.enqueued_at),
+  };
+  if (row.result !== null) record.result = JSON.parse(row.result);
+  if (row.error !== null) record.error = JSON.parse(row.error);
+  if (row.started_at !== null) record.startedAt = new Date(row.started_at);
+  if (row.finished_at !== null) record.finishedAt = new Date(row.finished_at);
+  return record;
+}
+
+function infoOf({ id, name, attempts }: TaskInfoRow): TaskInfo {
+  return { id, name, attempt: attempts };
+}

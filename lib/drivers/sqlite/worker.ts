@@ -1,0 +1,313 @@
+// A worker of the SQLite engine: takes tasks when there are some, keeps their leases, writes down how they ended.
+
+import { AsyncResource } from 'node:async_hooks';
+import { randomUUID } from 'node:crypto';
+import { clearTimeout, monotonicTime, setImmediate, setTimeout, wallClockTime } from '../../clock.js';
+import { type CloseOptions, readCloseTimeout } from '../../close-options.js';
+import type { TaskWorker } from '../../engine/engine.js';
+import { type AttemptOutcome, abandonedTask, type MessageRunner } from '../../engine/message-runner.js';
+import { serializeError, serializeResult } from '../../engine/serialize.js';
+import { type Backoff, retryDelay } from '../../task/retry.js';
+import type { TaskInfo } from '../../task/types.js';
+import { type GroupCommit, isBusy, type Write } from './commits.js';
+import type { TakenTask, TaskTable } from './table.js';
+
+export interface SqliteWorkerSettings {
+  readonly lease: number;
+  readonly pollInterval: number;
+  readonly retention: number;
+  /** Whether a worker of this process knows a task by this name. */
+  readonly isKnown: (name: string) => boolean;
+  /** Renews the leases of all workers of this process. */
+  readonly renewLeases: (until: number) => void;
+  /** Called when a task was given back, which another worker of this process may take. */
+  readonly onGivenBack: () => void;
+}
+
+/** So many tasks are taken, and so many finished ones removed, in one transaction. */
+const batch = 100;
+
+/** After this many ms of tasks the event loop gets its turn. */
+const timeSlice = 5;
+
+/** How long an unknown task is left to workers of other processes before it is reported, and between looks, in ms. */
+const unknownAfter = 1000;
+
+/** How long close() tries to write down how tasks ended, in ms. */
+const closeTimeout = 4500;
+
+export class SqliteWorker implements TaskWorker {
+  readonly #table: TaskTable;
+  readonly #commits: GroupCommit;
+  readonly #runner: MessageRunner;
+  readonly #settings: SqliteWorkerSettings;
+  readonly #names: readonly string[];
+  readonly #id = randomUUID();
+  /** Tasks and reports see the AsyncLocalStorage stores of the work() call, not those of whoever enqueues or closes. */
+  readonly #resource = new AsyncResource('SqliteWorker');
+  readonly #turn: Write;
+  /** Taken and not yet started. */
+  readonly #taken: TakenTask[] = [];
+  #isStartScheduled = false;
+  /** Tasks whose end is not written down yet. */
+  readonly #open = new Set<Promise<void>>();
+  #timer: NodeJS.Timeout | undefined = undefined;
+  /** Leases are renewed this often, in ms. */
+  readonly #renewal: number;
+  #renewedAt = 0;
+  /** By when leases had run out, as seen first. */
+  #expired: { readonly by: number; readonly seenAt: number } | undefined = undefined;
+  #isRemoving = false;
+  #looksForUnknownAt = 0;
+  #closing: Promise<void> | undefined = undefined;
+  #isClosed = false;
+  #givesUpAt = Number.POSITIVE_INFINITY;
+
+  constructor(table: TaskTable, commits: GroupCommit, runner: MessageRunner, settings: SqliteWorkerSettings) {
+    this.#table = table;
+    this.#commits = commits;
+    this.#runner = runner;
+    this.#settings = settings;
+    this.#names = runner.names;
+    this.#renewal = settings.lease / 3;
+    this.#turn = this.#makeTurn();
+    this.#setTimer(0);
+  }
+
+  knows(name: string): boolean {
+    return this.#runner.knows(name);
+  }
+
+  /** To be called when there may be something to take. */
+  wake(): void {
+    if (this.#free > 0) this.#commits.addLast(this.#turn);
+  }
+
+  /** In a transaction of any worker of this process. */
+  renewLeases(until: number): void {
+    this.#table.renew(this.#id, until);
+  }
+
+  async close(options: CloseOptions = {}): Promise<void> {
+    const timeout = readCloseTimeout(options);
+    this.#closing ??= this.#close(timeout);
+    await this.#closing;
+  }
+
+  async #close(timeout: number): Promise<void> {
+    this.#resource.runInAsyncScope(() => {
+      for (const task of this.#taken.splice(0)) this.#start(task);
+    });
+    await this.#runner.drain(timeout);
+    this.#givesUpAt = monotonicTime() + closeTimeout;
+    while (this.#open.size > 0) await Promise.all(this.#open);
+    await this.#runner.reported();
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+  }
+
+  get #free(): number {
+    if (this.#closing !== undefined) return 0;
+    return this.#runner.concurrency - this.#runner.running - this.#taken.length;
+  }
+
+  /** Looks for what other processes have enqueued or left behind, and after the leases. */
+  readonly #tick = (): void => {
+    this.#setTimer(Math.min(this.#settings.pollInterval, this.#renewal));
+    const now = wallClockTime();
+    try {
+      if (this.#renewsIn() <= 0 || this.#table.isWorkWaiting(this.#free > 0 ? this.#names : [], now)) {
+        this.#commits.addLast(this.#turn);
+      } else {
+        this.#setTimerTo(this.#table.nextDue());
+      }
+      if (this.#closing !== undefined) return;
+      if (!this.#isRemoving && this.#table.isAnyFinished(now - this.#settings.retention)) this.#removeFinished();
+      if (monotonicTime() >= this.#looksForUnknownAt) this.#reportUnknown(now);
+    } catch (error) {
+      if (!isBusy(error)) this.#runner.storeFailed(error);
+      // The next tick looks again.
+    }
+  };
+
+  #setTimer(delay: number): void {
+    clearTimeout(this.#timer);
+    if (!this.#isClosed) this.#timer = setTimeout(this.#tick, delay);
+  }
+
+  #setTimerTo(nextDue: number): void {
+    const due = this.#free > 0 ? nextDue - wallClockTime() : Number.POSITIVE_INFINITY;
+    const releasesIn = this.#expired === undefined ? Number.POSITIVE_INFINITY : this.#renewal;
+    this.#setTimer(Math.max(1, Math.min(this.#settings.pollInterval, this.#renewsIn(), releasesIn, due)));
+  }
+
+  #renewsIn(): number {
+    if (this.#open.size === 0) return Number.POSITIVE_INFINITY;
+    return this.#renewedAt + this.#renewal - monotonicTime();
+  }
+
+  /**
+   * Renews the leases if that is due, then takes tasks for the free slots. In this order, and for all workers of this
+   * process: after the event loop was blocked, or the clock set, they shall not take from each other what runs here.
+   */
+  #makeTurn(): Write {
+    let renewed = false;
+    let lost: TaskInfo[] = [];
+    let taken: TakenTask[] = [];
+    let nextDue = 0;
+    return {
+      isDurable: false,
+      apply: () => {
+        const now = wallClockTime();
+        const until = now + 2 * this.#renewal;
+        renewed = this.#renewsIn() <= 0 || this.#table.isAnyExpired(now);
+        if (renewed) this.#settings.renewLeases(until);
+        this.#table.promote(now);
+        lost = this.#releaseDead(now);
+        const limit = Math.min(batch, this.#free);
+        taken = limit > 0 ? this.#table.take(this.#id, this.#names, limit, now, until) : [];
+        nextDue = this.#table.nextDue();
+      },
+      committed: () => {
+        this.#runner.storeAnswered();
+        if (renewed || this.#open.size === 0) this.#renewedAt = monotonicTime();
+        this.#taken.push(...taken);
+        if (taken.length === batch) this.wake();
+        this.#resource.runInAsyncScope(() => {
+          for (const info of lost) this.#runner.report(info, abandonedTask(info.name));
+          if (!this.#isStartScheduled) this.#startTaken();
+          this.#setTimerTo(nextDue);
+        });
+      },
+      failed: (error) => {
+        if (isBusy(error)) return this.#closing === undefined;
+        this.#runner.storeFailed(error); // The next tick tries again.
+        return false;
+      },
+    };
+  }
+
+  /**
+   * The last third of a lease is not in the table: it begins when somebody sees that the rest has run out. Nobody can renew
+   * while the database is locked, or the machine sleeps; afterwards those that live do so before they are thought dead.
+   */
+  #releaseDead(now: number): TaskInfo[] {
+    if (!this.#table.isAnyExpired(now)) {
+      this.#expired = undefined;
+      return [];
+    }
+    this.#expired ??= { by: now, seenAt: monotonicTime() };
+    const { by, seenAt } = this.#expired;
+    if (monotonicTime() < seenAt + this.#renewal) return [];
+    this.#expired = undefined;
+    return this.#table.release(Math.min(by, now)); // The clock may have been set back.
+  }
+
+  readonly #startTaken = (): void => {
+    this.#isStartScheduled = false;
+    const sliceEnd = monotonicTime() + timeSlice;
+    for (let task = this.#taken.shift(); task !== undefined; task = this.#taken.shift()) {
+      this.#start(task);
+      if (monotonicTime() < sliceEnd) continue;
+      this.#isStartScheduled = true;
+      setImmediate(this.#startTaken);
+      return;
+    }
+  };
+
+  #start(task: TakenTask): void {
+    const run = this.#run(task);
+    this.#open.add(run);
+    void run.then(() => this.#open.delete(run));
+  }
+
+  async #run(task: TakenTask): Promise<void> {
+    // In a resource of its own: a store that the task enters with enterWith() is not for others.
+    const outcome = await new AsyncResource('BackgroundTask').runInAsyncScope(this.#attempt, this, task);
+    const retryIn = outcome.state === 'failed' ? retryOf(task) : undefined;
+    const end = this.#end(this.#endOf(task, outcome, retryIn));
+    this.wake();
+    if (!(await end)) return;
+    if (outcome.state === 'dropped') this.#settings.onGivenBack();
+    if (outcome.state !== 'failed' || retryIn !== undefined) return;
+    this.#runner.report({ id: task.id, name: task.name, attempt: task.attempts }, outcome.error);
+  }
+
+  async #attempt({ id, name, args, timeout, attempts }: TakenTask): Promise<AttemptOutcome> {
+    try {
+      const message = { id, name, args: JSON.parse(args), timeout: timeout ?? undefined, attempt: attempts };
+      return await this.#runner.run(message);
+    } catch (error) {
+      return { state: 'failed', error }; // Somebody else has changed the row.
+    }
+  }
+
+  /** Writes down how the attempt ended. Resolves with false where the lease was lost meanwhile: then it is not ours to end. */
+  #end(write: () => boolean): Promise<boolean> {
+    let isOurs = false;
+    return new Promise((resolve) => {
+      this.#commits.add({
+        isDurable: false,
+        apply: () => {
+          isOurs = write();
+        },
+        committed: () => resolve(isOurs),
+        failed: () => {
+          if (monotonicTime() < this.#givesUpAt) return true;
+          resolve(false);
+          return false;
+        },
+      });
+    });
+  }
+
+  #endOf(task: TakenTask, outcome: AttemptOutcome, retryIn: number | undefined): () => boolean {
+    switch (outcome.state) {
+      case 'succeeded': {
+        const result = serializeResult(outcome.result);
+        return () => this.#table.succeed(this.#id, task, result);
+      }
+      case 'failed': {
+        if (retryIn !== undefined) return () => this.#table.retry(this.#id, task, retryIn);
+        const error = JSON.stringify(serializeError(outcome.error));
+        return () => this.#table.fail(this.#id, task, error);
+      }
+      case 'dropped':
+        return () => this.#table.giveBack(this.#id, task);
+    }
+  }
+
+  /** Not where a worker of another process runs tasks of that name: it is only busy. */
+  #reportUnknown(now: number): void {
+    this.#looksForUnknownAt = monotonicTime() + unknownAfter;
+    const unknown = this.#table.unknown(this.#settings.isKnown, now - unknownAfter, now - this.#settings.lease);
+    for (const info of unknown) this.#runner.reportUnknown(info);
+  }
+
+  #removeFinished(): void {
+    let count = 0;
+    const removal: Write = {
+      isDurable: false,
+      apply: () => {
+        count = this.#table.removeFinished(wallClockTime() - this.#settings.retention, batch);
+      },
+      committed: () => {
+        this.#isRemoving = count === batch && this.#closing === undefined;
+        if (this.#isRemoving) this.#commits.add(removal);
+      },
+      failed: () => {
+        this.#isRemoving = false;
+        return false;
+      },
+    };
+    this.#isRemoving = true;
+    this.#commits.add(removal);
+  }
+}
+
+/** In how many ms a task whose attempt has failed is to be tried again; undefined if it is not. */
+function retryOf({ retries, failures }: TakenTask): number | undefined {
+  if (retries === null) return undefined;
+  const backoff: Backoff = JSON.parse(retries);
+  return failures < backoff.limit ? retryDelay(failures + 1, backoff) : undefined;
+}

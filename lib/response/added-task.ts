@@ -1,0 +1,187 @@
+// An added task: what add() makes of a function, its arguments and the context of the call. It is the handle that add()
+// returns, too.
+
+import { AsyncResource } from 'node:async_hooks';
+import { randomUUID } from 'node:crypto';
+import type { Request, Response } from 'express';
+import type { Attempt, Attemptable } from '../task/attempt.js';
+import type { TaskOptions } from '../task/options.js';
+import { canEnter, type Scope, scope } from '../task/scope.js';
+import { definitionOf } from '../task/task.js';
+import type { AttemptTrace, TaskTrace } from '../task/tracing.js';
+import type { AnyFunction, TaskHandle, TaskInfo, TaskOutcome, TaskStatus } from '../task/types.js';
+import type { Queueable } from './queue.js';
+
+/** The list that a task belongs to until it is over. */
+export interface TaskOwner {
+  readonly req: Request;
+  readonly res: Response;
+  /** The task's handle was asked to cancel it, and it is not over. */
+  cancel(task: AddedTask): void;
+}
+
+/**
+ * The handle of an added task, and all that is kept of the task until it is over. What only some tasks need stands elsewhere:
+ * 100,000 pending tasks are 100,000 of these, and most of what they cost is what the garbage collector has to copy
+ * (bench/memory). It has no private method, which would cost each of them 8 bytes.
+ */
+export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> {
+  next: AddedTask | undefined = undefined;
+  /** Its name once all is told: who keeps a handle shall not keep the response, nor what a closure holds. */
+  #call: Call | string;
+  #owner: TaskOwner | undefined;
+  #status: TaskStatus = 'pending';
+  #details: Details | undefined = undefined;
+
+  constructor(fn: AnyFunction, args: readonly unknown[], owner: TaskOwner) {
+    this.#call = new Call(fn, args);
+    this.#owner = owner;
+  }
+
+  get id(): string {
+    this.#details ??= noDetails();
+    this.#details.id ??= randomUUID();
+    return this.#details.id;
+  }
+
+  get name(): string {
+    return typeof this.#call === 'string' ? this.#call : nameOf(this.#call.fn);
+  }
+
+  get status(): TaskStatus {
+    return this.#status;
+  }
+
+  get finished(): Promise<TaskOutcome> {
+    this.#details ??= noDetails();
+    const details = this.#details;
+    details.finished ??= isOver(this.#status)
+      ? Promise.resolve(outcome(this.#status, details.result))
+      : new Promise((resolve) => {
+          details.resolve = resolve;
+        });
+    return details.finished;
+  }
+
+  /** The options given to {@link task}, undefined for a function without. */
+  get options(): TaskOptions | undefined {
+    return typeof this.#call === 'string' ? undefined : definitionOf(this.#call.fn)?.options;
+  }
+
+  info(attempt: number): TaskInfo {
+    return { id: this.id, name: this.name, attempt };
+  }
+
+  toJSON(): Pick<TaskHandle, 'id' | 'name' | 'status'> {
+    return { id: this.id, name: this.name, status: this.#status };
+  }
+
+  cancel(): boolean {
+    const isPending = this.#status === 'pending';
+    this.#owner?.cancel(this);
+    return isPending;
+  }
+
+  begin(): void {
+    this.#status = 'running';
+  }
+
+  /** Calls the function where the AsyncLocalStorage stores are those of the `add` call, but outside of any attempt. */
+  inContext<R>(adder: Scope, fn: () => R): R {
+    // The scope may hold the attempt that called add() or, on Node 20 and 22, one of this task.
+    return notOver(this.#call).runInAsyncScope<typeof scope, R>(scope.run, scope, adder, fn);
+  }
+
+  call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
+    return notOver(this.#call).run(attempt, trace);
+  }
+
+  trace(info: TaskInfo): TaskTrace {
+    const trace: TaskTrace = { task: info, args: typeof this.#call === 'string' ? [] : this.#call.args };
+    return this.#owner === undefined ? trace : { ...trace, req: this.#owner.req, res: this.#owner.res };
+  }
+
+  settle(status: TaskOutcome['status'], result?: unknown): void {
+    this.#owner = undefined;
+    this.#status = status;
+    if (result !== undefined) {
+      this.#details ??= noDetails();
+      this.#details.result = result;
+    }
+    this.#details?.resolve?.(outcome(status, result));
+  }
+
+  /** Once it is settled and reported. */
+  release(): void {
+    this.#call = this.name;
+  }
+}
+
+/** The call to be made, and the AsyncLocalStorage stores of its `add` call, among them the response. */
+class Call extends AsyncResource {
+  constructor(
+    readonly fn: AnyFunction,
+    readonly args: readonly unknown[],
+  ) {
+    super('BackgroundTask');
+  }
+
+  run(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
+    return canEnter
+      ? this.runInAsyncScope(enterAndCall, this, attempt, trace)
+      : this.runInAsyncScope(scope.run, scope, attempt, callFunction, this, trace);
+  }
+}
+
+/** For {@link Call}, whose resource puts the stores back: `run()` would copy them all once more to take the attempt out. */
+function enterAndCall(this: Call, attempt: Attempt, trace: AttemptTrace | undefined): unknown {
+  scope.enterWith(attempt);
+  return callFunction(this, trace);
+}
+
+function callFunction({ fn, args }: Call, trace: AttemptTrace | undefined): unknown {
+  return trace === undefined ? Reflect.apply(fn, undefined, args) : trace.call(fn, args);
+}
+
+function notOver(call: Call | string): Call {
+  if (typeof call === 'string') throw new Error(`task "${call}" is over`);
+  return call;
+}
+
+/** What is made when it is asked for. */
+interface Details {
+  id: string | undefined;
+  result: unknown;
+  finished: Promise<TaskOutcome> | undefined;
+  resolve: ((outcome: TaskOutcome) => void) | undefined;
+}
+
+function noDetails(): Details {
+  return { id: undefined, result: undefined, finished: undefined, resolve: undefined };
+}
+
+function isOver(status: TaskStatus): status is TaskOutcome['status'] {
+  return status !== 'pending' && status !== 'running';
+}
+
+function outcome(status: TaskOutcome['status'], result: unknown): TaskOutcome {
+  switch (status) {
+    case 'succeeded':
+      return { status, value: result };
+    case 'failed':
+    case 'abandoned':
+      return { status, error: result };
+    default:
+      return { status };
+  }
+}
+
+/** A function's name may be anything, and a Proxy's may throw. */
+function nameOf(fn: AnyFunction): string {
+  try {
+    const name: unknown = fn.name;
+    return typeof name === 'string' && name !== '' ? name : 'anonymous';
+  } catch {
+    return 'anonymous';
+  }
+}

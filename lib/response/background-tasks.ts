@@ -1,0 +1,153 @@
+// One response's list, as its handlers see it: res.locals.backgroundTasks.
+
+import { types } from 'node:util';
+import type { Request, Response } from 'express';
+import type { TaskMessage } from '../engine/engine.js';
+import { checkSerializable, type Serializable } from '../engine/serialize.js';
+import { BackgroundTasksError } from '../errors.js';
+import { inspectShort } from '../foreign-value.js';
+import { readTaskOptions, type TaskOptions } from '../task/options.js';
+import { type Scope, scope, type TaskAdder } from '../task/scope.js';
+import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
+import type { TaskHandle } from '../task/types.js';
+import { AddedTask } from './added-task.js';
+import { outcomeOf, whenOver } from './outcome.js';
+import { type Runner, TaskList } from './runner.js';
+import type { Settings } from './settings.js';
+
+/** The tasks that run after one response. */
+export interface BackgroundTasks {
+  /**
+   * Runs a function with these arguments, in this process, after the response: in the order of the calls, one at a time.
+   * Lost if the process dies before.
+   *
+   * @throws BackgroundTasksError `ERR_INVALID_TASK` for what is no function, `ERR_TASKS_OVERLOADED` past `maxPending`,
+   * `ERR_TASKS_CLOSED` after `close()`.
+   */
+  add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle;
+  /**
+   * Hands a task over to the engine, which runs it as soon as a worker is free, in any process, at least once. When the
+   * promise resolves, the task survives a crash. It waits neither for the response nor for tasks that were added.
+   *
+   * Rejects with BackgroundTasksError `ERR_NO_ENGINE`, `ERR_INVALID_TASK` for what `task()` did not make,
+   * `ERR_TASK_NOT_SERIALIZABLE` for arguments that are not JSON, `ERR_INVALID_OPTION` for what the engine cannot do, and
+   * `ERR_ENGINE_UNAVAILABLE` where it was not stored within 5 seconds.
+   */
+  enqueue<A extends unknown[]>(task: Task<A> | RemoteTask<A>, ...args: A & Serializable<A>): Promise<{ id: string }>;
+}
+
+declare global {
+  namespace Express {
+    interface Locals {
+      backgroundTasks: BackgroundTasks;
+    }
+  }
+}
+
+export class ResponseTasks implements BackgroundTasks, Scope {
+  readonly currentTask = undefined;
+  readonly #settings: Settings;
+  readonly #runner: Runner;
+  readonly #req: Request;
+  readonly #res: Response;
+  /** Made at the first add: a response without tasks costs this object, and no listener. */
+  #list: TaskList | undefined = undefined;
+
+  /** Of a response whose request is being handled, also where its `locals` were replaced. */
+  static of(res: Response): ResponseTasks | undefined {
+    const store = scope.getStore();
+    return store instanceof ResponseTasks && store.#res === res ? store : undefined;
+  }
+
+  constructor(settings: Settings, runner: Runner, req: Request, res: Response) {
+    this.#settings = settings;
+    this.#runner = runner;
+    this.#req = req;
+    this.#res = res;
+  }
+
+  get adder(): TaskAdder {
+    return this;
+  }
+
+  add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
+    if (typeof task !== 'function') throw invalidTask(task);
+    const forEnqueue = enqueueOptionOf(definitionOf(task)?.options);
+    if (forEnqueue !== undefined) {
+      throw new BackgroundTasksError(
+        'ERR_INVALID_OPTION',
+        `add(): task "${task.name}" has "${forEnqueue}", which is for enqueue()`,
+      );
+    }
+    this.#runner.admit();
+    const isFirst = this.#list === undefined;
+    const list = this.#list ?? this.#open();
+    const added = new AddedTask(task, args, list);
+    this.#runner.add(list, added);
+    if (isFirst) this.#runner.keepAlive(list, added);
+    return added;
+  }
+
+  async enqueue<A extends unknown[]>(task: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
+    const { engine } = this.#settings;
+    if (engine === undefined) {
+      throw new BackgroundTasksError(
+        'ERR_NO_ENGINE',
+        'enqueue(): give backgroundTasks() an engine, such as sqlite({ path })',
+      );
+    }
+    return engine.enqueue(messageOf(task, args, this.#settings));
+  }
+
+  #open(): TaskList {
+    const list = new TaskList(this.#runner, this.#req, this.#res, this);
+    list.outcome = outcomeOf(this.#req, this.#res);
+    if (list.outcome === undefined) {
+      whenOver(this.#req, this.#res, (outcome) => {
+        list.outcome = outcome;
+        this.#runner.start(list);
+      });
+    }
+    this.#list = list;
+    return list;
+  }
+}
+
+const enqueueOptions = ['delay', 'priority', 'key'] as const;
+
+function enqueueOptionOf(options: TaskOptions | undefined): string | undefined {
+  return options && enqueueOptions.find((name) => options[name] !== undefined);
+}
+
+function messageOf(task: object, args: readonly unknown[], defaults: Settings): TaskMessage {
+  const definition = definitionOf(task);
+  if (definition === undefined) {
+    throw new BackgroundTasksError(
+      'ERR_INVALID_TASK',
+      `enqueue(): a task must be made by task(), which names it, not ${inspectShort(task)}`,
+    );
+  }
+  const { name, options } = definition;
+  if (options.when !== undefined) {
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', `enqueue(): task "${name}" has "when", which is for add()`);
+  }
+  checkSerializable(args, name);
+  const { timeout, backoff } = readTaskOptions(options, defaults);
+  const message: Mutable<TaskMessage> = { name, args };
+  if (timeout !== Number.POSITIVE_INFINITY) message.timeout = timeout;
+  if (backoff !== undefined) message.retries = backoff;
+  if (options.delay !== undefined) message.delay = options.delay;
+  if (options.priority !== undefined) message.priority = options.priority;
+  if (options.key !== undefined) message.key = options.key;
+  return message;
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+function invalidTask(task: unknown): BackgroundTasksError {
+  const hint = types.isPromise(task) ? ': pass the function and its arguments, add(fn, ...args), not its call' : '';
+  return new BackgroundTasksError(
+    'ERR_INVALID_TASK',
+    `add(): a task must be a function, not ${inspectShort(task)}${hint}`,
+  );
+}

@@ -1,0 +1,150 @@
+// Runs a task once: its context, its signal, its time limit. What becomes of a failed attempt is the runner's decision.
+
+import { AsyncResource } from 'node:async_hooks';
+import { clearTimeout, setTimeout } from '../clock.js';
+import { BackgroundTasksError } from '../errors.js';
+import { isAwaitable } from '../foreign-value.js';
+import type { Scope, TaskAdder, TaskContext } from './scope.js';
+import { AttemptTrace, isTraced, type TaskTrace } from './tracing.js';
+import type { TaskInfo } from './types.js';
+
+/** What an attempt runs. */
+export interface Attemptable {
+  readonly id: string;
+  readonly name: string;
+  /** Calls the task's function where {@link scope} holds the attempt, by way of its trace if there is one. */
+  call(attempt: Attempt, trace: AttemptTrace | undefined): unknown;
+  trace(info: TaskInfo): TaskTrace;
+}
+
+/** Who is told that an attempt which had to be awaited is over. */
+export interface AttemptOwner {
+  attemptOver(attempt: Attempt): void;
+}
+
+export class Attempt implements TaskContext, Scope {
+  /** Counts from 1. */
+  readonly attempt: number;
+  /** Undefined where no response belongs to the task: in a worker. */
+  readonly adder: TaskAdder | undefined;
+  /** `dropped`: given up by {@link drop}. What the task does later is ignored. */
+  state: 'running' | 'succeeded' | 'failed' | 'dropped' = 'running';
+  /** What the attempt returned, or what it threw or rejected with. */
+  result: unknown = undefined;
+  readonly #task: Attemptable;
+  #controller: SignalController | undefined = undefined;
+  #abortReason: Error | undefined = undefined;
+  #timer: NodeJS.Timeout | undefined = undefined;
+  #trace: AttemptTrace | undefined = undefined;
+
+  constructor(task: Attemptable, attempt: number, adder?: TaskAdder) {
+    this.#task = task;
+    this.attempt = attempt;
+    this.adder = adder;
+  }
+
+  get id(): string {
+    return this.#task.id;
+  }
+
+  get name(): string {
+    return this.#task.name;
+  }
+
+  get currentTask(): TaskContext {
+    return this;
+  }
+
+  toJSON(): TaskInfo {
+    return { id: this.id, name: this.name, attempt: this.attempt };
+  }
+
+  /** Few tasks look at their signal, so its controller is made for those that do. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new SignalController();
+      if (this.#abortReason !== undefined) this.#controller.abort(this.#abortReason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** Returns true if the attempt is over by then. If not, the owner is told when it is, unless it is dropped before. */
+  run(timeout: number, owner: AttemptOwner): boolean {
+    if (timeout !== Number.POSITIVE_INFINITY) {
+      this.#timer = setTimeout(() => {
+        const limit = `within ${timeout} ms`;
+        this.abort(new DOMException(`The task did not end ${limit}`, 'TimeoutError'));
+        this.#end('failed', new BackgroundTasksError('ERR_TASK_TIMEOUT', `task "${this.name}" did not end ${limit}`));
+        owner.attemptOver(this);
+      }, timeout);
+    }
+    if (isTraced()) {
+      const { id, name, attempt } = this;
+      this.#trace = new AttemptTrace(this.#task.trace({ id, name, attempt }));
+    }
+    let result: unknown;
+    try {
+      result = this.#task.call(this, this.#trace);
+    } catch (error) {
+      this.#end('failed', error);
+      return true;
+    }
+    if (isAwaitable(result)) {
+      void this.#follow(result, owner);
+      return false;
+    }
+    this.#end('succeeded', result);
+    return true;
+  }
+
+  abort(reason: Error): void {
+    this.#abortReason ??= reason;
+    this.#controller?.abort(this.#abortReason);
+  }
+
+  /** Aborts the signal and waits no longer. */
+  drop(reason: Error): void {
+    this.abort(reason);
+    this.#end('dropped', reason);
+  }
+
+  /** Awaits without a look at the value first: `await` deals with whatever poses as a promise. */
+  async #follow(pending: object, owner: AttemptOwner): Promise<void> {
+    let state: 'succeeded' | 'failed' = 'succeeded';
+    let result: unknown;
+    try {
+      result = await pending;
+    } catch (error) {
+      state = 'failed';
+      result = error;
+    }
+    if (this.state !== 'running') return;
+    this.#end(state, result);
+    owner.attemptOver(this);
+  }
+
+  #end(state: 'succeeded' | 'failed' | 'dropped', result: unknown): void {
+    this.state = state;
+    this.result = result;
+    if (this.#timer !== undefined) clearTimeout(this.#timer);
+    this.#trace?.settle(state !== 'succeeded', result);
+    this.#trace = undefined; // Dropped during the backoff, the attempt ends a second time.
+  }
+}
+
+/** Its listeners run in the context of the task that reads the signal, not of the timer or the call that aborts it. */
+class SignalController extends AsyncResource {
+  readonly #controller = new AbortController();
+
+  constructor() {
+    super('BackgroundTaskSignal');
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  abort(reason: Error): void {
+    this.runInAsyncScope(this.#controller.abort, this.#controller, reason);
+  }
+}

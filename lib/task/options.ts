@@ -1,0 +1,62 @@
+// The options of a task: their checks, and the settings that they make together with those of the middleware.
+
+import { type Checks, checkOptions, copyOptions, isText, isTimeout } from '../options.js';
+import { type Backoff, isRetries, type RetryOptions, readRetries, retryChecks } from './retry.js';
+import { type Condition, isWhen, type RunWhen, readWhen } from './when.js';
+
+/** Options of one task; they stand over those of the middleware. */
+export interface TaskOptions {
+  /** Time limit of one attempt, in ms. Infinity for none. */
+  timeout?: number | undefined;
+  /** How many times a failed attempt is followed by another one, or how. */
+  retries?: number | RetryOptions | undefined;
+  /** Which responses the task runs after. For `add` only: `enqueue` refuses a task that has it. */
+  when?: RunWhen | undefined;
+  /** ms before the task may run. Like the next two for `enqueue` only: `add` refuses a task that has it. */
+  delay?: number | undefined;
+  /** A whole number: of tasks that may run, those with a higher one run first. Default 0. */
+  priority?: number | undefined;
+  /** While a task with this key is queued or runs, `enqueue` resolves with its id and stores nothing. */
+  key?: string | undefined;
+}
+
+export interface TaskSettings {
+  /** Infinity: none. */
+  readonly timeout: number;
+  /** Undefined: one attempt only. */
+  readonly backoff: Backoff | undefined;
+  readonly when: Condition;
+}
+
+export function checkTaskOptions(options: TaskOptions): void {
+  checkOptions('task()', options, taskOptionChecks);
+}
+
+/** Copies the options, since the caller may change them after the check. By name, as they are checked: they may be inherited. */
+export function copyTaskOptions(options: TaskOptions): TaskOptions {
+  const copy: TaskOptions = copyOptions(options, taskOptionChecks);
+  if (typeof copy.retries === 'object') copy.retries = copyOptions(copy.retries, retryChecks);
+  return copy;
+}
+
+/** What a task's own options say, over the settings of the middleware. The options have passed {@link checkTaskOptions}. */
+export function readTaskOptions({ timeout, retries, when }: TaskOptions, defaults = noTaskSettings): TaskSettings {
+  return {
+    timeout: timeout ?? defaults.timeout,
+    backoff: retries === undefined ? defaults.backoff : readRetries(retries),
+    when: when === undefined ? defaults.when : readWhen(when),
+  };
+}
+
+/** The options that the middleware has too. */
+export const attemptChecks = { timeout: isTimeout, retries: isRetries, when: isWhen };
+
+const noTaskSettings: TaskSettings = { timeout: Number.POSITIVE_INFINITY, backoff: undefined, when: undefined };
+
+const taskOptionChecks: Checks<TaskOptions> = {
+  ...attemptChecks,
+  delay: (value) =>
+    typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER ? undefined : 'milliseconds from 0',
+  priority: (value) => (Number.isSafeInteger(value) ? undefined : 'a whole number'),
+  key: isText,
+};

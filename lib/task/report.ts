@@ -1,0 +1,140 @@
+// Where the error of a task goes: to onError, else to the logger, else to console. Nothing here throws or rejects.
+
+import type { Request, Response } from 'express';
+import { inspectShort, isAwaitable, isError, isObject } from '../foreign-value.js';
+import type { Check } from '../options.js';
+import type { TaskInfo } from './types.js';
+
+/** What pino, bunyan and Fastify's logger have. The context holds the error as `err`, the task, and the request's method and path. */
+export interface Logger {
+  error(context: object, message: string): void;
+}
+
+/** What is known about the place where a task failed. */
+export interface ErrorContext {
+  task: TaskInfo;
+  /** Absent where no response belongs to the task: in a worker. */
+  req?: Request;
+  res?: Response;
+}
+
+/** Replaces the default, which logs. What it throws or rejects with is logged, beside the error it was called with. */
+export type OnError = (error: unknown, context: ErrorContext) => void | Promise<void>;
+
+export class Reporter {
+  readonly #logger: Logger;
+  readonly #onError: OnError | undefined;
+
+  constructor(logger: Logger | undefined, onError: OnError | undefined) {
+    this.#logger = logger ?? consoleLogger;
+    this.#onError = onError;
+  }
+
+  /** Reports one failure. A promise, which never rejects, is returned while the hook or the logger still works on it. */
+  report(error: unknown, context: ErrorContext): Promise<void> | undefined {
+    if (this.#onError === undefined) return this.#logFailure(error, context);
+    try {
+      const pending: unknown = this.#onError(error, context);
+      return isAwaitable(pending) ? this.#followHook(pending, error, context) : undefined;
+    } catch (hookError) {
+      return this.#hookFailed(hookError, error, context);
+    }
+  }
+
+  /** Logs what is no task's failure but would be lost otherwise. */
+  log(err: unknown, task: TaskInfo | undefined, message: string): Promise<void> | undefined {
+    return this.#log(task === undefined ? { err } : { err, task }, message);
+  }
+
+  async #followHook(pending: object, error: unknown, context: ErrorContext): Promise<void> {
+    try {
+      await pending;
+    } catch (hookError) {
+      await this.#hookFailed(hookError, error, context);
+    }
+  }
+
+  async #hookFailed(hookError: unknown, error: unknown, context: ErrorContext): Promise<void> {
+    const failure = this.#logFailure(error, context);
+    const message = `onError failed on the error of background task "${context.task.name}"${thrown(hookError)}`;
+    await this.#log({ err: hookError, task: context.task }, message);
+    await failure;
+  }
+
+  #logFailure(err: unknown, { task, req }: ErrorContext): Promise<void> | undefined {
+    const attempts = task.attempt > 1 ? ` after ${task.attempt} attempts` : '';
+    const message = `Background task "${task.name}" failed${attempts}${thrown(err)}`;
+    return this.#log(req === undefined ? { err, task } : { err, task, request: describeRequest(req) }, message);
+  }
+
+  #log(context: LogContext, message: string): Promise<void> | undefined {
+    try {
+      const pending: unknown = this.#logger.error(context, message);
+      return isAwaitable(pending) ? followLogger(pending, context, message) : undefined;
+    } catch (loggerError) {
+      loggerFailed(loggerError, context, message);
+      return undefined;
+    }
+  }
+}
+
+export const isLogger: Check = (value) =>
+  isObject(value) && typeof Reflect.get(value, 'error') === 'function'
+    ? undefined
+    : 'an object with a method error(context, message)';
+
+interface LogContext {
+  err: unknown;
+  task?: TaskInfo;
+  request?: string;
+}
+
+const consoleLogger = {
+  error: ({ err, request }: LogContext, message: string): void => {
+    printError(request === undefined ? `${message}:` : `${message} (${request}):`, err);
+  },
+};
+
+async function followLogger(pending: object, context: LogContext, message: string): Promise<void> {
+  try {
+    await pending;
+  } catch (loggerError) {
+    loggerFailed(loggerError, context, message);
+  }
+}
+
+function loggerFailed(loggerError: unknown, context: LogContext, message: string): void {
+  consoleLogger.error(context, message);
+  printError('The logger of background tasks failed:', loggerError);
+}
+
+function printError(message: string, error: unknown): void {
+  try {
+    print(message, error);
+  } catch {
+    printUnprintable(message);
+  }
+}
+
+function printUnprintable(message: string): void {
+  try {
+    print(message, 'a value that throws when it is looked at');
+  } catch {
+    // console.error itself is broken: there is no place left to tell anybody.
+  }
+}
+
+/** The message is no format: a path like /caf%c3%a9 in it would swallow the error. With an argument behind it %% prints %. */
+function print(message: string, error: unknown): void {
+  console.error(message.replaceAll('%', '%%'), error);
+}
+
+/** A logger writes a thrown `undefined` as nothing at all, so the message says what was thrown if it is no Error. */
+function thrown(error: unknown): string {
+  return isError(error) ? '' : `: it threw ${inspectShort(error)}`;
+}
+
+/** Without the query string, in which secrets travel. */
+function describeRequest(req: Request): string {
+  return `${req.method} ${req.originalUrl}`.replace(/\?.*/s, '');
+}

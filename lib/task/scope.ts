@@ -1,0 +1,41 @@
+// Where code runs, by AsyncLocalStorage: the task that it belongs to, and the response to which after() adds.
+
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
+import type { TaskHandle, TaskInfo } from './types.js';
+
+/** The attempt that the calling code belongs to. */
+export interface TaskContext extends TaskInfo {
+  /**
+   * Aborted when the attempt's time is up (reason: a `TimeoutError`), when the task is cancelled (an `AbortError`), and when
+   * `close()` reaches its timeout (a BackgroundTasksError, `ERR_TASK_ABANDONED`).
+   */
+  readonly signal: AbortSignal;
+}
+
+/** What `after` adds to. */
+export interface TaskAdder {
+  add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle;
+}
+
+export interface Scope {
+  /** Undefined outside of tasks. */
+  readonly currentTask: TaskContext | undefined;
+  /** Undefined where no response belongs to the task: in a worker. */
+  readonly adder: TaskAdder | undefined;
+}
+
+export const scope = new AsyncLocalStorage<Scope | undefined>();
+
+/** False on Cloudflare Workers, where it throws. */
+export const canEnter = hasEnterWith();
+
+function hasEnterWith(): boolean {
+  try {
+    new AsyncResource('BackgroundTasks').runInAsyncScope(() => {
+      scope.enterWith(undefined);
+    });
+    return true;
+  } catch {
+    return false;
+  }
+}
