@@ -2,7 +2,6 @@
 
 export type { CloseOptions } from './close-options.js';
 export type { TaskEngine, TaskMessage, TaskRecord, TaskWorker, WorkerOptions } from './engine/engine.js';
-export type { Serializable } from './engine/serialize.js';
 export { BackgroundTasksError, type ErrorCode } from './errors.js';
 export { type StatusOptions, taskStatus } from './http/task-status.js';
 export { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from './middleware.js';
@@ -13,6 +12,7 @@ export type { TaskOptions } from './task/options.js';
 export type { ErrorContext, Logger, OnError } from './task/report.js';
 export type { RetryOptions } from './task/retry.js';
 export type { TaskContext } from './task/scope.js';
+export type { Serializable } from './task/serializable.js';
 export { type RemoteTask, type Task, task } from './task/task.js';
 export type { TaskTrace } from './task/tracing.js';
 export type { TaskHandle, TaskInfo, TaskOutcome, TaskStatus } from './task/types.js';

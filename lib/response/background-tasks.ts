@@ -3,11 +3,12 @@
 import { types } from 'node:util';
 import type { Request, Response } from 'express';
 import type { TaskMessage } from '../engine/engine.js';
-import { checkSerializable, type Serializable } from '../engine/serialize.js';
+import { checkSerializable } from '../engine/serialize.js';
 import { BackgroundTasksError } from '../errors.js';
 import { inspectShort } from '../foreign-value.js';
 import { readTaskOptions, type TaskOptions } from '../task/options.js';
 import { type Scope, scope, type TaskAdder } from '../task/scope.js';
+import type { Serializable } from '../task/serializable.js';
 import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
 import type { TaskHandle } from '../task/types.js';
 import { AddedTask } from './added-task.js';
