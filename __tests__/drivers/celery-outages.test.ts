@@ -410,6 +410,50 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
   );
 
   it(
+    'does not let the user write: enqueue rejects with its reason, each time',
+    async () => {
+      await node.addUserWithoutWriting('reader', 'secret');
+      const engine = open({ broker: `amqp://reader:secret@127.0.0.1:${node.port}` });
+      for (let round = 0; round < 3; round++) {
+        const failures = await Promise.all([1, 2].map((n) => failure(engine.enqueue({ name: 'a', args: [n] }))));
+        for (const { error } of failures) {
+          expect(error).toMatchObject({
+            code: 'ERR_ENGINE_UNAVAILABLE',
+            message: expect.stringMatching(/403.*ACCESS_REFUSED.*amq\.default/),
+          });
+        }
+      }
+    },
+    longPatience,
+  );
+
+  it.each([
+    ['a million bytes and more', 2_000_000, 3_000_000],
+    ['less', 20_000, 30_000],
+  ])(
+    'takes no message over a limit of %s: that one is rejected with its reason, those beside it are stored',
+    async (_, limit, size) => {
+      await node.limitMessages(limit);
+      const engine = open({ broker: `amqp://127.0.0.1:${node.port}` });
+      await engine.enqueue({ name: 'a', args: [] });
+      const small = Array.from({ length: 100 }, (_value, number) => engine.enqueue({ name: 'a', args: [number] }));
+      const large = failure(engine.enqueue({ name: 'a', args: ['x'.repeat(size)] }));
+      const more = Array.from({ length: 100 }, (_value, number) => engine.enqueue({ name: 'a', args: [number] }));
+      const ids = (await Promise.all([...small, ...more])).map(({ id }) => id);
+      expect((await large).error).toMatchObject({
+        code: 'ERR_ENGINE_UNAVAILABLE',
+        message: expect.stringMatching(/406.*PRECONDITION_FAILED.*larger than/),
+      });
+      const stored = new Set(await storedInRabbitmq(node.port, queue));
+      expect(ids.filter((id) => !stored.has(id))).toEqual([]);
+      expect(stored.size).toBe(201);
+      await withChannel(node.port, (channel) => channel.purgeQueue(queue));
+      await node.limitMessages(134_217_728);
+    },
+    longPatience,
+  );
+
+  it(
     'runs out of memory: enqueue rejects in time, and works again when there is some',
     async () => {
       const engine = open({ broker: `amqp://127.0.0.1:${node.port}` });
@@ -476,6 +520,28 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery over Redis: a s
     await engine.enqueue({ name: 'a', args: [] });
     admin.disconnect();
   });
+
+  it(
+    'has become a replica, and another server is the master at its address: the engine connects anew by itself',
+    async () => {
+      const master = await startRedis();
+      const proxy = await startProxy(server.port);
+      const address = `redis://127.0.0.1:${proxy.port}`;
+      const engine = open({ broker: address });
+      await engine.enqueue({ name: 'a', args: [] });
+      proxy.redirect(master.port);
+      const admin = new Redis(broker);
+      await admin.replicaof('127.0.0.1', master.port);
+      const start = Date.now();
+      const { id } = await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+      expect(Date.now() - start).toBeLessThan(5000);
+      expect(await storedInRedis(master.port, 'celery')).toContain(id);
+      await until(() => proxy.connections === 1);
+      admin.disconnect();
+      await master.remove();
+    },
+    longPatience,
+  );
 
   it(
     'get() rejects in time, and works again by itself',

@@ -50,6 +50,17 @@ describe('celery(): options', () => {
     ['a broker without a scheme', { broker: 'localhost' }, 'there is none'],
     ['a broker of another kind', { broker: 'sqs://key:secret@host' }, 'it is sqs://'],
     ['a broker that is no text', { broker: 1 }, '"broker" must be a string'],
+    [
+      'a name of a queue that is longer than 255 bytes',
+      { broker: rabbitmq, queue: 'ž'.repeat(128) },
+      '"queue" must be at most 255 bytes long',
+    ],
+    [
+      'the name of a queue that RabbitMQ keeps for itself',
+      { broker: rabbitmq, queue: 'amq.tasks' },
+      '"queue" must be without the prefix "amq."',
+    ],
+    ['a line break in the name of a queue', { broker: rabbitmq, queue: 'a\nb' }, '"queue" must be without line breaks'],
     ['an empty queue', { broker: rabbitmq, queue: '' }, '"queue" must be a string that is not empty'],
     [
       'queue arguments that are no object',
@@ -700,10 +711,15 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery: get()', () => 
   });
 
   it('undefined for an id that enqueue did not give, whatever is kept under it', async () => {
-    for (const other of [randomUUID(), '', 'x', `${id}0`, id.toUpperCase(), '../a', '\ud800', 'x'.repeat(10_000)]) {
+    for (const other of [randomUUID(), '', 'x', `${id}0`, '../a', '\ud800', 'x'.repeat(10_000)]) {
       await client.set(`celery-task-meta-${other}`, JSON.stringify({ status: 'SUCCESS', result: 'secret' }));
       expect(await engine.get(other)).toBeUndefined();
     }
+  });
+
+  it('finds an id in upper case', async () => {
+    await keep({ status: 'SUCCESS' });
+    expect(await engine.get(id.toUpperCase())).toEqual({ ...(await engine.get(id)), id });
   });
 
   it.each([

@@ -10,6 +10,8 @@ export class AmqpTransport implements CeleryTransport {
   readonly #url: string;
   readonly #queue: Queue;
   #link: Link | undefined = undefined;
+  readonly #lanes: Promise<void>[] = [];
+  #nextLane = 0;
 
   constructor(url: string, queue: Queue) {
     loadAmqplib(); // A package that is missing fails here, not at the first message.
@@ -24,24 +26,49 @@ export class AmqpTransport implements CeleryTransport {
     throw unsupported('celery', 'priority', `RabbitMQ has it ${range}, and the task asks for ${asked}`);
   }
 
-  async send(message: CeleryMessage): Promise<void> {
+  async send(message: CeleryMessage, late: AbortSignal): Promise<void> {
+    if (Buffer.byteLength(message.body) > large) return this.#sendAlone(message, late);
     const link = this.#link ?? this.#open();
-    const channel = await link.channel;
-    if (link.blocked !== undefined) throw new Error(`RabbitMQ takes no messages at present: ${link.blocked}`);
-    if (await link.publish(channel, message)) return;
-    await link.declare(channel); // It was deleted since.
-    if (!(await link.publish(channel, message))) throw new Error(`there is no queue "${this.#queue.name}"`);
-  }
-
-  /** A blocked connection stays: the broker will read what it was sent, and until then takes no more by this one. */
-  reset(): void {
-    if (this.#link === undefined || this.#link.blocked !== undefined) return;
-    this.#link.cut();
-    this.#link = undefined;
+    late.addEventListener('abort', () => this.#cut(link));
+    try {
+      await sendOver(link, message, this.#queue.name);
+    } catch (error) {
+      // One of those that were on their way is larger than this broker takes, and nothing says which one.
+      if (!hasCode(error, preconditionFailed)) throw error;
+      await this.#sendAlone(message, late);
+    }
   }
 
   async close(): Promise<void> {
     await this.#link?.close();
+  }
+
+  /**
+   * Over a connection of its own, few at a time: a broker that takes no message of this size closes the channel, and what else
+   * was on its way by it is lost.
+   */
+  #sendAlone(message: CeleryMessage, late: AbortSignal): Promise<void> {
+    const lane = this.#nextLane++ % lanes;
+    const send = async (): Promise<void> => {
+      if (late.aborted) return;
+      const link = new Link(this.#url, this.#queue, ignore);
+      late.addEventListener('abort', () => link.cut());
+      try {
+        await sendOver(link, message, this.#queue.name);
+      } finally {
+        void link.close();
+      }
+    };
+    const sent = (this.#lanes[lane] ?? Promise.resolve()).then(send);
+    this.#lanes[lane] = sent.catch(ignore);
+    return sent;
+  }
+
+  /** A blocked connection stays: the broker will read what it was sent, and until then takes no more by this one. */
+  #cut(link: Link): void {
+    if (link.blocked !== undefined) return;
+    link.cut();
+    if (this.#link === link) this.#link = undefined;
   }
 
   #open(): Link {
@@ -52,6 +79,19 @@ export class AmqpTransport implements CeleryTransport {
     return link;
   }
 }
+
+async function sendOver(link: Link, message: CeleryMessage, queue: string): Promise<void> {
+  const channel = await link.channel;
+  if (link.blocked !== undefined) throw new Error(`RabbitMQ takes no messages at present: ${link.blocked}`);
+  if (await link.publish(channel, message)) return;
+  await link.declare(channel); // It was deleted since.
+  if (!(await link.publish(channel, message))) throw new Error(`there is no queue "${queue}"`);
+}
+
+/** In bytes. Smaller ones share a connection. */
+const large = 1_000_000;
+/** How many larger ones are sent at the same time. */
+const lanes = 4;
 
 interface Queue {
   readonly name: string;
@@ -67,6 +107,8 @@ class Link {
   readonly #onLost: () => void;
   readonly #returned = new Set<unknown>();
   readonly #socket = new AbortController();
+  /** Why the broker has closed the channel or the connection, if it has said so. */
+  #reason: Error | undefined = undefined;
   #connection: ChannelModel | undefined = undefined;
 
   constructor(url: string, queue: Queue, onLost: () => void) {
@@ -80,7 +122,7 @@ class Link {
     try {
       await channel.assertQueue(this.#queue.name, { durable: true, arguments: this.#queue.arguments });
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === preconditionFailed)) throw error;
+      if (!hasCode(error, preconditionFailed)) throw error;
       const message = `celery: "queue" and "queueArguments" must say what the workers say of it: ${error.message}`;
       throw new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause: error });
     }
@@ -102,7 +144,8 @@ class Link {
       channel.publish('', this.#queue.name, Buffer.from(body), options, (error: unknown) => {
         // What the broker could not route is returned first, and then confirmed all the same.
         const isReturned = this.#returned.delete(id);
-        if (error) reject(error);
+        // amqplib says no more than that the channel is closed.
+        if (error) reject(this.#reason ?? error);
         else resolve(!isReturned);
       });
     });
@@ -130,7 +173,10 @@ class Link {
       const clientProperties = { connection_name: 'express-background-tasks' };
       const socketOptions = { timeout: 4000, noDelay: true, clientProperties, signal: this.#socket.signal };
       this.#connection = await loadAmqplib().connect(url, socketOptions);
-      this.#connection.on('error', ignore); // What waits for an answer is rejected besides.
+      const learn = (reason: Error): void => {
+        this.#reason ??= reason;
+      };
+      this.#connection.on('error', learn);
       this.#connection.on('close', this.#onLost);
       this.#connection.on('blocked', (reason) => {
         this.blocked = reason;
@@ -139,7 +185,7 @@ class Link {
         this.blocked = undefined;
       });
       const channel = await this.#connection.createConfirmChannel();
-      channel.on('error', ignore);
+      channel.on('error', learn);
       channel.on('close', () => this.#lose());
       channel.on('return', ({ properties }) => this.#returned.add(properties.correlationId));
       await this.declare(channel);
@@ -165,5 +211,9 @@ function loadAmqplib(): typeof import('amqplib') {
 }
 
 const preconditionFailed = 406;
+
+function hasCode(error: unknown, code: number): error is Error {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
 
 function ignore(): void {}

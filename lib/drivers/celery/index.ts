@@ -11,7 +11,7 @@ import {
   unsupported,
 } from '../../engine/engine.js';
 import { BackgroundTasksError } from '../../errors.js';
-import { isAwaitable } from '../../foreign-value.js';
+import { inspectShort, isAwaitable } from '../../foreign-value.js';
 import { type Check, checkOptions } from '../../options.js';
 import { AmqpTransport } from './amqp.js';
 import { type CeleryTransport, celeryMessage, sentAt } from './message.js';
@@ -60,10 +60,28 @@ const isText: Check = (value) => (typeof value === 'string' && value !== '' ? un
 
 function transportOf({ broker, queue = 'celery', queueArguments }: CeleryOptions): CeleryTransport {
   if (schemeOf('broker', broker, ['amqp', 'amqps', 'redis', 'rediss']).startsWith('amqp')) {
+    checkQueueName(queue);
     return new AmqpTransport(broker, { name: queue, arguments: queueArguments ?? {} });
   }
   if (queueArguments !== undefined) throw unsupported('celery', 'queueArguments', 'a queue in Redis has none');
   return new RedisTransport(broker, queue);
+}
+
+/** What RabbitMQ would refuse at each enqueue, or, with a line break, take for another queue. */
+function checkQueueName(queue: string): void {
+  const expected =
+    Buffer.byteLength(queue) > 255
+      ? 'at most 255 bytes long'
+      : queue.startsWith('amq.')
+        ? 'without the prefix "amq.", which RabbitMQ keeps for itself'
+        : /[\r\n]/.test(queue)
+          ? 'without line breaks'
+          : undefined;
+  if (expected === undefined) return;
+  throw new BackgroundTasksError(
+    'ERR_INVALID_OPTION',
+    `celery(): "queue" must be ${expected}, not ${inspectShort(queue)}`,
+  );
 }
 
 function resultsOf({ resultBackend }: CeleryOptions): CeleryRedis | undefined {
@@ -103,7 +121,7 @@ class CeleryEngine implements TaskEngine {
   async enqueue(message: TaskMessage): Promise<{ id: string }> {
     if (this.#isClosed) throw engineUnavailable('celery', new Error('the engine is closed'));
     const sent = celeryMessage(message, this.#transport.priority(message.priority ?? 0));
-    await this.#ask(this.#transport, store, () => this.#transport.send(sent));
+    await this.#ask(store, (late) => this.#transport.send(sent, late));
     return { id: sent.id };
   }
 
@@ -119,23 +137,20 @@ class CeleryEngine implements TaskEngine {
     const enqueuedAt = sentAt(id);
     if (enqueuedAt === undefined) return undefined;
     if (this.#isClosed) throw engineUnavailable('celery', new Error('the engine is closed'), 'read');
-    const meta = await this.#ask(results, load, () => results.read(`celery-task-meta-${id}`));
-    return meta === null ? undefined : readMeta(id, enqueuedAt, meta);
+    const meta = await this.#ask(load, (late) => results.read(`celery-task-meta-${id.toLowerCase()}`, late));
+    return meta === null ? undefined : readMeta(id.toLowerCase(), enqueuedAt, meta);
   }
 
   async close(): Promise<void> {
     this.#isClosed = true;
     await Promise.allSettled(this.#asked);
-    this.#results?.reset();
+    this.#results?.close();
     await this.#transport.close();
   }
 
   /** What got no answer in time is given up with its connection, so that it does not come about later after all. */
-  async #ask<T>(connection: { reset(): void }, ask: typeof store, call: () => Promise<T>): Promise<T> {
-    const answer = ask('celery', (late) => {
-      late.addEventListener('abort', () => connection.reset());
-      return call();
-    });
+  async #ask<T>(ask: typeof store, call: (late: AbortSignal) => Promise<T>): Promise<T> {
+    const answer = ask('celery', call);
     this.#asked.add(answer);
     try {
       return await answer;

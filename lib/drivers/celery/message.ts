@@ -13,10 +13,8 @@ import { splitArguments } from './kwargs.js';
 export interface CeleryTransport {
   /** The broker's own number for it. @throws BackgroundTasksError `ERR_INVALID_OPTION` where there is none. */
   priority(asked: number): number;
-  /** Resolves once the broker has stored the message. */
-  send(message: CeleryMessage): Promise<void>;
-  /** Cuts the connection; what waits for an answer of the broker fails. */
-  reset(): void;
+  /** Resolves once the broker has stored the message. At the abort of `late` the connection is cut that it was sent by. */
+  send(message: CeleryMessage, late: AbortSignal): Promise<void>;
   /** To be called when nothing is being sent. */
   close(): Promise<void>;
 }
@@ -122,6 +120,6 @@ const idPattern = /^([\da-f]{8})-([\da-f]{4})-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-
 
 /** When the task of this id was sent; undefined for an id that was not made here. */
 export function sentAt(id: string): Date | undefined {
-  const [, high, low] = idPattern.exec(id) ?? [];
+  const [, high, low] = idPattern.exec(id.toLowerCase()) ?? [];
   return high === undefined || low === undefined ? undefined : new Date(Number.parseInt(high + low, 16));
 }

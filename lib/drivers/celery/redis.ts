@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
+import { monotonicTime, sleep } from '../../clock.js';
 import { unsupported } from '../../engine/engine.js';
 import { type CeleryMessage, type CeleryTransport, missingPackage } from './message.js';
 
@@ -11,30 +12,51 @@ export class CeleryRedis {
   readonly #url: string;
   #client: Redis | undefined = undefined;
   #ready: Promise<void> = Promise.resolve();
+  #connectedAt = 0;
 
   constructor(url: string) {
     this.#url = url;
   }
 
-  async push(list: string, value: string): Promise<void> {
-    const client = await this.#connected();
-    await client.lpush(list, value);
+  push(list: string, value: string, late: AbortSignal): Promise<unknown> {
+    return this.#ask((client) => client.lpush(list, value), late);
   }
 
-  async read(key: string): Promise<string | null> {
-    const client = await this.#connected();
-    return client.get(key);
+  read(key: string, late: AbortSignal): Promise<string | null> {
+    return this.#ask((client) => client.get(key), late);
   }
 
-  reset(): void {
+  close(): void {
     this.#client?.disconnect();
     this.#client = undefined;
   }
 
-  async #connected(): Promise<Redis> {
+  async #ask<T>(command: (client: Redis) => Promise<T>, late: AbortSignal): Promise<T> {
     const client = this.#client ?? this.#connect();
+    late.addEventListener('abort', () => this.#cut(client));
     await this.#ready;
-    return client;
+    try {
+      return await command(client);
+    } catch (error) {
+      if (error instanceof Error && error.name === 'ReplyError') this.#leave(client);
+      throw error;
+    }
+  }
+
+  #cut(client: Redis): void {
+    client.disconnect();
+    if (this.#client === client) this.#client = undefined;
+  }
+
+  /**
+   * Connects anew at the next call, at most once a second: a master that has become a replica keeps its connections and
+   * refuses all they ask for, while another one may answer at the same address. What was sent by this one is still answered.
+   */
+  #leave(client: Redis): void {
+    if (this.#client !== client || monotonicTime() - this.#connectedAt < 1000) return;
+    this.#client = undefined;
+    const answered = client.quit().catch(ignore);
+    void Promise.race([answered, sleep(5000, undefined, { ref: false })]).then(() => client.disconnect());
   }
 
   #connect(): Redis {
@@ -47,6 +69,7 @@ export class CeleryRedis {
       autoResendUnfulfilledCommands: false,
     });
     this.#client = client;
+    this.#connectedAt = monotonicTime();
     client.on('close', () => {
       if (this.#client === client) this.#client = undefined;
     });
@@ -75,7 +98,7 @@ export class RedisTransport implements CeleryTransport {
     throw unsupported('celery', 'priority', `over Redis there are 0, -3, -6 and -9, not ${asked}`);
   }
 
-  async send({ id, headers, body, priority }: CeleryMessage): Promise<void> {
+  async send({ id, headers, body, priority }: CeleryMessage, late: AbortSignal): Promise<void> {
     const envelope = JSON.stringify({
       body: Buffer.from(body).toString('base64'),
       'content-encoding': 'utf-8',
@@ -91,15 +114,11 @@ export class RedisTransport implements CeleryTransport {
         delivery_tag: randomUUID(),
       },
     });
-    await this.#redis.push(priority === 0 ? this.#queue : `${this.#queue}\x06\x16${priority}`, envelope);
-  }
-
-  reset(): void {
-    this.#redis.reset();
+    await this.#redis.push(priority === 0 ? this.#queue : `${this.#queue}\x06\x16${priority}`, envelope, late);
   }
 
   async close(): Promise<void> {
-    this.#redis.reset();
+    this.#redis.close();
   }
 }
 
@@ -112,3 +131,5 @@ function loadIoredis(): typeof import('ioredis') {
 }
 
 const priorities = [0, 3, 6, 9];
+
+function ignore(): void {}
