@@ -428,7 +428,7 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
   );
 
   it.each([
-    ['a million bytes and more', 2_000_000, 3_000_000],
+    ['more than 1 MiB', 2_000_000, 3_000_000],
     ['less', 20_000, 30_000],
   ])(
     'takes no message over a limit of %s: that one is rejected with its reason, those beside it are stored',

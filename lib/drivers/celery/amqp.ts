@@ -89,7 +89,7 @@ async function sendOver(link: Link, message: CeleryMessage, queue: string): Prom
 }
 
 /** In bytes. Smaller ones share a connection. */
-const large = 1_000_000;
+const large = 1024 * 1024;
 /** How many larger ones are sent at the same time. */
 const lanes = 4;
 
