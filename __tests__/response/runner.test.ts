@@ -10,6 +10,8 @@ import { deferred } from '../fixtures/deferred';
 import { expresses, serve } from '../fixtures/serve';
 import { serveTasks } from '../fixtures/serve-tasks';
 
+jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
+
 const zero = { pending: 0, running: 0, succeeded: 0, failed: 0, skipped: 0, cancelled: 0, abandoned: 0 };
 
 function neverMind(): void {}

@@ -72,7 +72,7 @@ export class ResponseTasks implements BackgroundTasks, Scope {
   }
 
   add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
-    if (typeof task !== 'function') throw invalidTask(task);
+    if (typeof task !== 'function' || types.isGeneratorFunction(task)) throw invalidTask(task);
     const forEnqueue = enqueueOptionOf(definitionOf(task)?.options);
     if (forEnqueue !== undefined) {
       throw new BackgroundTasksError(
@@ -146,6 +146,15 @@ function messageOf(task: object, args: readonly unknown[], defaults: Settings): 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 function invalidTask(task: unknown): BackgroundTasksError {
+  if (types.isGeneratorFunction(task)) {
+    const message = 'add(): a task must be no generator function, whose body nobody would run';
+    return new BackgroundTasksError('ERR_INVALID_TASK', message);
+  }
+  const remote = definitionOf(task);
+  if (remote !== undefined) {
+    const message = `add(): task "${remote.name}" has its handler in another program: it is for enqueue()`;
+    return new BackgroundTasksError('ERR_INVALID_TASK', message);
+  }
   const hint = types.isPromise(task) ? ': pass the function and its arguments, add(fn, ...args), not its call' : '';
   return new BackgroundTasksError(
     'ERR_INVALID_TASK',

@@ -289,7 +289,7 @@ export class Runner {
     if (isShared && list.isWanted !== undefined) return list.isWanted;
     // In the context of the task's add(): this code runs wherever the list before it ended.
     const { outcome } = list;
-    const answer: unknown = outcome !== undefined && task.inContext(list.scope, () => when(outcome));
+    const answer: unknown = outcome !== undefined && task.inContext(list.scope, () => when({ ...outcome }));
     if (isAwaitable(answer)) {
       void ignore(answer);
       throw new BackgroundTasksError(

@@ -62,6 +62,12 @@ export function task(
 }
 
 function localTask<A extends unknown[], R>(name: string, handler: (...args: A) => R, options: TaskOptions): Task<A, R> {
+  if (types.isGeneratorFunction(handler)) {
+    throw new BackgroundTasksError(
+      'ERR_INVALID_TASK',
+      `task("${name}"): the handler must be no generator function, whose body nobody would run`,
+    );
+  }
   checkTaskOptions(options);
   const own = copyTaskOptions(options);
   const callable = Object.defineProperty((...args: A): R => handler(...args), 'name', { value: name });
