@@ -31,6 +31,11 @@ export function isError(value: unknown): value is Error {
   }
 }
 
+/** Writes an error's stack down. Until it has been read, V8 keeps alive what the functions in it close over. */
+export function writeStack(error: Error): void {
+  isError(error); // Reads it, and it may throw: a program can have an Error.prepareStackTrace of its own.
+}
+
 /** Names a value in a message: short, and whatever the value is. */
 export function inspectShort(value: unknown): string {
   // Node 20 hangs the stores of every AsyncLocalStorage on a promise, and inspect() prints them.

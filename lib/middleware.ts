@@ -69,15 +69,11 @@ export function backgroundTasks(options: BackgroundTasksOptions = {}): Backgroun
   const runner = new Runner(settings);
 
   const middleware: RequestHandler = (req, res, next) => {
-    const mounted = res.locals.backgroundTasks ?? ResponseTasks.of(res);
-    if (mounted !== undefined) {
-      res.locals.backgroundTasks = mounted; // Mounted twice: the first one's list stays.
-      next();
-      return;
-    }
-    const tasks = new ResponseTasks(settings, runner, req, res);
-    res.locals.backgroundTasks = tasks;
-    scope.run(tasks, next);
+    // Mounted twice, the first one's list stays. Its scope may have been lost in between.
+    const tasks = ResponseTasks.of(res) ?? ResponseTasks.attach(settings, runner, req, res);
+    if (res.locals === undefined) Object.assign(res, { locals: Object.create(null) }); // Express makes one, others do not.
+    res.locals.backgroundTasks ??= tasks;
+    scope.run(tasks.scope, next);
   };
 
   const close = (closeOptions: CloseOptions = {}): Promise<CloseReport> => {

@@ -1,13 +1,12 @@
 // task(): a function with a name and options of its own, and the handle that add() returns.
 
 import { tracingChannel } from 'node:diagnostics_channel';
-import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Request, Response } from 'express';
 import { BackgroundTasksError, currentTask, type RetryOptions, type TaskHandle, task } from '../../lib/index';
 import { AddedTask } from '../../lib/response/added-task';
 import { deferred } from '../fixtures/deferred';
+import { collectGarbage } from '../fixtures/garbage';
 import { serveTasks } from '../fixtures/serve-tasks';
 
 const error = new Error('boom');
@@ -22,17 +21,6 @@ function traceAll(): () => void {
   const subscriber = { start() {}, end() {}, asyncStart() {}, asyncEnd() {}, error() {} };
   channel.subscribe(subscriber);
   return () => channel.unsubscribe(subscriber);
-}
-
-setFlagsFromString('--expose-gc');
-const gc: () => void = runInNewContext('gc');
-
-/** Until `isDone`, or for 100 turns of the event loop: an object may be kept until the end of its turn. */
-async function collectGarbage(isDone: () => boolean): Promise<void> {
-  for (let turn = 0; turn < 100 && !isDone(); turn++) {
-    await setImmediate();
-    gc();
-  }
 }
 
 describe('task()', () => {
@@ -369,7 +357,7 @@ describe('the handle of a task', () => {
   it('of a task that is over and reported has nothing left to call', () => {
     const owner = { req: {} as Request, res: {} as Response, cancel() {} };
     const handle = new AddedTask(function done() {}, [1], owner);
-    const scope = { currentTask: undefined, adder: undefined };
+    const scope = { task: undefined, response: undefined };
     expect(handle.inContext(scope, () => 'called')).toBe('called');
     handle.settle('succeeded');
     handle.release();

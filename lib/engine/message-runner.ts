@@ -75,10 +75,11 @@ export class MessageRunner implements AttemptOwner {
     const handler = this.#tasks.get(message.name);
     if (handler === undefined) return Promise.resolve({ state: 'failed', error: unknownTask(message.name) });
     return new Promise((resolve) => {
-      const attempt = new Attempt(new ReceivedTask(message, handler), message.attempt);
+      const { id, name } = message;
+      const attempt = new Attempt({ id, name }, message.attempt);
       this.#running.set(attempt, resolve);
       const timeout = message.timeout ?? definitionOf(handler)?.options.timeout ?? Number.POSITIVE_INFINITY;
-      if (attempt.run(timeout, this)) this.attemptOver(attempt);
+      if (attempt.run(new ReceivedTask(message, handler), timeout, this)) this.attemptOver(attempt);
     });
   }
 
@@ -139,7 +140,8 @@ export class MessageRunner implements AttemptOwner {
   }
 
   attemptOver(attempt: Attempt): void {
-    const { state, result } = attempt;
+    const { state } = attempt;
+    const result = attempt.takeResult();
     this.#settle(attempt, state === 'succeeded' ? { state, result } : { state: 'failed', error: result });
   }
 
@@ -182,14 +184,10 @@ function readWorkerOptions(options: WorkerOptions): { concurrency: number; repor
 }
 
 class ReceivedTask implements Attemptable {
-  readonly id: string;
-  readonly name: string;
   readonly #args: readonly unknown[];
   readonly #handler: AnyFunction;
 
-  constructor({ id, name, args }: StoredMessage, handler: AnyFunction) {
-    this.id = id;
-    this.name = name;
+  constructor({ args }: StoredMessage, handler: AnyFunction) {
     this.#args = args;
     this.#handler = handler;
   }

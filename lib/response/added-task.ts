@@ -9,13 +9,14 @@ import type { TaskOptions } from '../task/options.js';
 import { canEnter, type Scope, scope } from '../task/scope.js';
 import { definitionOf } from '../task/task.js';
 import type { AttemptTrace, TaskTrace } from '../task/tracing.js';
-import type { AnyFunction, TaskHandle, TaskInfo, TaskOutcome, TaskStatus } from '../task/types.js';
+import type { AnyFunction, TaskHandle, TaskIdentity, TaskInfo, TaskOutcome, TaskStatus } from '../task/types.js';
 import type { Queueable } from './queue.js';
 
 /** The list that a task belongs to until it is over. */
 export interface TaskOwner {
-  readonly req: Request;
-  readonly res: Response;
+  /** Absent where the response is gone. */
+  readonly req: Request | undefined;
+  readonly res: Response | undefined;
   /** The task's handle was asked to cancel it, and it is not over. */
   cancel(task: AddedTask): void;
 }
@@ -27,8 +28,8 @@ export interface TaskOwner {
  */
 export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> {
   next: AddedTask | undefined = undefined;
-  /** Its name once all is told: who keeps a handle shall not keep the response, nor what a closure holds. */
-  #call: Call | string;
+  /** After the task has ended and been reported only its identity stays, so that a handle does not keep the response alive. */
+  #call: Call | Identity;
   #owner: TaskOwner | undefined;
   #status: TaskStatus = 'pending';
   #details: Details | undefined = undefined;
@@ -38,14 +39,19 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     this.#owner = owner;
   }
 
-  get id(): string {
+  get identity(): Identity {
+    if (this.#call instanceof Identity) return this.#call;
     this.#details ??= noDetails();
-    this.#details.id ??= randomUUID();
-    return this.#details.id;
+    this.#details.identity ??= new Identity(nameOf(this.#call.fn));
+    return this.#details.identity;
+  }
+
+  get id(): string {
+    return this.identity.id;
   }
 
   get name(): string {
-    return typeof this.#call === 'string' ? this.#call : nameOf(this.#call.fn);
+    return this.identity.name;
   }
 
   get status(): TaskStatus {
@@ -65,7 +71,7 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
 
   /** The options given to {@link task}, undefined for a function without. */
   get options(): TaskOptions | undefined {
-    return typeof this.#call === 'string' ? undefined : definitionOf(this.#call.fn)?.options;
+    return this.#call instanceof Identity ? undefined : definitionOf(this.#call.fn)?.options;
   }
 
   info(attempt: number): TaskInfo {
@@ -87,9 +93,9 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
   }
 
   /** Calls the function where the AsyncLocalStorage stores are those of the `add` call, but outside of any attempt. */
-  inContext<R>(adder: Scope, fn: () => R): R {
+  inContext<R>(outside: Scope, fn: () => R): R {
     // The scope may hold the attempt that called add() or, on Node 20 and 22, one of this task.
-    return notOver(this.#call).runInAsyncScope<typeof scope, R>(scope.run, scope, adder, fn);
+    return notOver(this.#call).runInAsyncScope<typeof scope, R>(scope.run, scope, outside, fn);
   }
 
   call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
@@ -97,8 +103,9 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
   }
 
   trace(info: TaskInfo): TaskTrace {
-    const trace: TaskTrace = { task: info, args: typeof this.#call === 'string' ? [] : this.#call.args };
-    return this.#owner === undefined ? trace : { ...trace, req: this.#owner.req, res: this.#owner.res };
+    const trace: TaskTrace = { task: info, args: this.#call instanceof Identity ? [] : this.#call.args };
+    const { req, res } = this.#owner ?? {};
+    return { ...trace, ...(req && { req }), ...(res && { res }) };
   }
 
   settle(status: TaskOutcome['status'], result?: unknown): void {
@@ -113,7 +120,7 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
 
   /** Once it is settled and reported. */
   release(): void {
-    this.#call = this.name;
+    this.#call = this.identity;
   }
 }
 
@@ -143,21 +150,33 @@ function callFunction({ fn, args }: Call, trace: AttemptTrace | undefined): unkn
   return trace === undefined ? Reflect.apply(fn, undefined, args) : trace.call(fn, args);
 }
 
-function notOver(call: Call | string): Call {
-  if (typeof call === 'string') throw new Error(`task "${call}" is over`);
+function notOver(call: Call | Identity): Call {
+  if (call instanceof Identity) throw new Error(`task "${call.name}" is over`);
   return call;
+}
+
+/** Of one task, shared by its handle and its attempts. */
+class Identity implements TaskIdentity {
+  #id: string | undefined = undefined;
+
+  constructor(readonly name: string) {}
+
+  get id(): string {
+    this.#id ??= randomUUID();
+    return this.#id;
+  }
 }
 
 /** What is made when it is asked for. */
 interface Details {
-  id: string | undefined;
+  identity: Identity | undefined;
   result: unknown;
   finished: Promise<TaskOutcome> | undefined;
   resolve: ((outcome: TaskOutcome) => void) | undefined;
 }
 
 function noDetails(): Details {
-  return { id: undefined, result: undefined, finished: undefined, resolve: undefined };
+  return { identity: undefined, result: undefined, finished: undefined, resolve: undefined };
 }
 
 function isOver(status: TaskStatus): status is TaskOutcome['status'] {

@@ -7,13 +7,14 @@ import { checkSerializable } from '../engine/serialize.js';
 import { BackgroundTasksError } from '../errors.js';
 import { inspectShort } from '../foreign-value.js';
 import { readTaskOptions, type TaskOptions } from '../task/options.js';
-import { type Scope, scope, type TaskAdder } from '../task/scope.js';
+import type { TaskAdder } from '../task/scope.js';
 import type { Serializable } from '../task/serializable.js';
 import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
-import type { TaskHandle } from '../task/types.js';
+import type { AnyFunction, TaskHandle } from '../task/types.js';
+import type { ResponseOutcome } from '../task/when.js';
 import { AddedTask } from './added-task.js';
 import { outcomeOf, whenOver } from './outcome.js';
-import { type Runner, TaskList } from './runner.js';
+import { type ResponseScope, type Runner, TaskList } from './runner.js';
 import type { Settings } from './settings.js';
 
 /** The tasks that run after one response. */
@@ -45,30 +46,39 @@ declare global {
   }
 }
 
-export class ResponseTasks implements BackgroundTasks, Scope {
-  readonly currentTask = undefined;
+export class ResponseTasks implements BackgroundTasks {
+  /** Where the response's handlers run. */
+  readonly scope: ResponseScope;
   readonly #settings: Settings;
   readonly #runner: Runner;
-  readonly #req: Request;
-  readonly #res: Response;
-  /** Made at the first add: a response without tasks costs this object, and no listener. */
+  readonly #req: Request | undefined;
+  readonly #res: Response | undefined;
+  /** Made at the first add: a response without tasks costs this object and its scope, and no listener. */
   #list: TaskList | undefined = undefined;
 
-  /** Of a response whose request is being handled, also where its `locals` were replaced. */
-  static of(res: Response): ResponseTasks | undefined {
-    const store = scope.getStore();
-    return store instanceof ResponseTasks && store.#res === res ? store : undefined;
+  /** Those of a response that has some, also where its `locals` were replaced. */
+  static of(res: Response & Owner): ResponseTasks | undefined {
+    const tasks = res[ownTasks];
+    return tasks !== undefined && tasks.#res === res ? tasks : undefined; // Else they were copied from another response.
   }
 
-  constructor(settings: Settings, runner: Runner, req: Request, res: Response) {
+  static attach(settings: Settings, runner: Runner, req: Request, res: Response & Owner): ResponseTasks {
+    const tasks = new ResponseTasks(settings, runner, undefined, req, res);
+    res[ownTasks] = tasks;
+    return tasks;
+  }
+
+  /** Without a response, in the scope of one that is gone. */
+  static detached(settings: Settings, runner: Runner, scope: ResponseScope): ResponseTasks {
+    return new ResponseTasks(settings, runner, scope);
+  }
+
+  private constructor(settings: Settings, runner: Runner, scope?: ResponseScope, req?: Request, res?: Response) {
     this.#settings = settings;
     this.#runner = runner;
     this.#req = req;
     this.#res = res;
-  }
-
-  get adder(): TaskAdder {
-    return this;
+    this.scope = scope ?? new WeakScope(settings, runner, this);
   }
 
   add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
@@ -80,6 +90,7 @@ export class ResponseTasks implements BackgroundTasks, Scope {
         `add(): task "${task.name}" has "${forEnqueue}", which is for enqueue()`,
       );
     }
+    if (this.#res === undefined) this.#refuseCondition(task);
     this.#runner.admit();
     const isFirst = this.#list === undefined;
     const list = this.#list ?? this.#open();
@@ -101,10 +112,12 @@ export class ResponseTasks implements BackgroundTasks, Scope {
   }
 
   #open(): TaskList {
-    const list = new TaskList(this.#runner, this.#req, this.#res, this);
-    list.outcome = outcomeOf(this.#req, this.#res);
-    if (list.outcome === undefined) {
-      whenOver(this.#req, this.#res, (outcome) => {
+    const req = this.#req;
+    const res = this.#res;
+    const list = new TaskList(this.#runner, req, res, this.scope);
+    list.outcome = req === undefined || res === undefined ? unknownOutcome : outcomeOf(req, res);
+    if (req !== undefined && res !== undefined && list.outcome === undefined) {
+      whenOver(req, res, (outcome) => {
         list.outcome = outcome;
         this.#runner.start(list);
       });
@@ -112,7 +125,56 @@ export class ResponseTasks implements BackgroundTasks, Scope {
     this.#list = list;
     return list;
   }
+
+  #refuseCondition(task: AnyFunction): void {
+    const { when } = readTaskOptions(definitionOf(task)?.options ?? {}, this.#settings);
+    if (when === undefined) return;
+    throw new BackgroundTasksError(
+      'ERR_NO_RESPONSE_CONTEXT',
+      'after(): the response is over and gone, so that "when" has nothing to ask: add the task before the response ends, or give ' +
+        "it when: 'always'",
+    );
+  }
 }
+
+/** Holds the response weakly: it lives as long as whatever a handler leaves behind. */
+class WeakScope implements ResponseScope, TaskAdder {
+  readonly task = undefined;
+  readonly #settings: Settings;
+  readonly #runner: Runner;
+  readonly #tasks: WeakRef<ResponseTasks>;
+  /** What is added once the response is gone, one at a time as well. */
+  #late: ResponseTasks | undefined = undefined;
+
+  constructor(settings: Settings, runner: Runner, tasks: ResponseTasks) {
+    this.#settings = settings;
+    this.#runner = runner;
+    this.#tasks = new WeakRef(tasks);
+  }
+
+  get response(): TaskAdder {
+    return this;
+  }
+
+  add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
+    let tasks = this.#tasks.deref();
+    if (tasks === undefined) {
+      this.#late ??= ResponseTasks.detached(this.#settings, this.#runner, this);
+      tasks = this.#late;
+    }
+    return tasks.add(task, ...args);
+  }
+}
+
+/** Keeps a response's tasks as long as the response lives, whatever becomes of its `locals`. */
+const ownTasks = Symbol('express-background-tasks');
+
+interface Owner {
+  [ownTasks]?: ResponseTasks;
+}
+
+/** Of a response that is gone. Nobody asks it: a task with a condition is refused. */
+const unknownOutcome: ResponseOutcome = { statusCode: 0, completed: false };
 
 const enqueueOptions = ['delay', 'priority', 'key'] as const;
 

@@ -7,7 +7,7 @@ import { ignore, isAwaitable } from '../foreign-value.js';
 import { Attempt, type AttemptOwner } from '../task/attempt.js';
 import { readTaskOptions, type TaskSettings } from '../task/options.js';
 import { retryDelay } from '../task/retry.js';
-import type { Scope } from '../task/scope.js';
+import type { Scope, TaskAdder } from '../task/scope.js';
 import type { TaskInfo, TaskOutcome } from '../task/types.js';
 import type { Condition, ResponseOutcome } from '../task/when.js';
 import type { AddedTask, TaskOwner } from './added-task.js';
@@ -34,6 +34,11 @@ export interface CloseReport {
   abandoned: TaskInfo[];
 }
 
+/** Where code of the response runs outside of its tasks. */
+export interface ResponseScope extends Scope {
+  readonly response: TaskAdder;
+}
+
 /** After this many ms of tasks the event loop gets its turn. */
 const timeSlice = 5;
 
@@ -54,6 +59,8 @@ export class TaskList implements TaskOwner, AttemptOwner, Queueable<TaskList>, L
   current: AddedTask | undefined = undefined;
   /** The attempt under way or, before the next one, the last one of the current task. */
   attempt: Attempt | undefined = undefined;
+  /** In the backoff, what the last attempt failed with: nobody has heard of it yet. */
+  failure: { readonly cause: unknown } | undefined = undefined;
   /** The current task was cancelled. */
   isCancelled = false;
   retryTimer: NodeJS.Timeout | undefined = undefined;
@@ -65,9 +72,10 @@ export class TaskList implements TaskOwner, AttemptOwner, Queueable<TaskList>, L
 
   constructor(
     runner: Runner,
-    readonly req: Request,
-    readonly res: Response,
-    readonly scope: Scope,
+    /** Undefined where the response is gone. */
+    readonly req: Request | undefined,
+    readonly res: Response | undefined,
+    readonly scope: ResponseScope,
   ) {
     this.#runner = runner;
   }
@@ -253,9 +261,10 @@ export class Runner {
       this.#settle(list, task, 'cancelled');
       return true;
     }
-    const attempt = new Attempt(task, (list.attempt?.attempt ?? 0) + 1, list.scope.adder);
+    const attempt = new Attempt(task.identity, (list.attempt?.attempt ?? 0) + 1, list.scope.response);
     list.attempt = attempt;
-    return attempt.run(settings.timeout, list) && this.#decide(list, task, attempt);
+    list.failure = undefined;
+    return attempt.run(task, settings.timeout, list) && this.#decide(list, task, attempt);
   }
 
   /** Makes the task the current one, unless it was cancelled, which `when` too may do, or `when` is against it. */
@@ -307,7 +316,9 @@ export class Runner {
   }
 
   /** What follows from the end of an attempt. Returns true if the task is over with it. */
-  #decide(list: TaskList, task: AddedTask, { attempt, state, result }: Attempt): boolean {
+  #decide(list: TaskList, task: AddedTask, over: Attempt): boolean {
+    const { attempt, state } = over;
+    const result = over.takeResult();
     if (state === 'succeeded') {
       this.#settle(list, task, 'succeeded', result);
       return true;
@@ -321,6 +332,7 @@ export class Runner {
       this.#fail(list, task, result);
       return true;
     }
+    list.failure = { cause: result };
     list.retryTimer = setTimeout(
       () => {
         list.retryTimer = undefined;
@@ -350,6 +362,7 @@ export class Runner {
       attempts = list.attempt?.attempt;
       list.current = undefined;
       list.attempt = undefined;
+      list.failure = undefined;
       list.isCancelled = false;
       this.#stats.running--;
     } else {
@@ -366,7 +379,7 @@ export class Runner {
   #report(list: TaskList, task: AddedTask, attempt: number, error: unknown): void {
     const { req, res } = list;
     const { reporter } = this.#settings;
-    const context = { task: task.info(attempt), req, res };
+    const context = { task: task.info(attempt), ...(req && { req }), ...(res && { res }) };
     const pending = task.inContext(list.scope, () => reporter.report(error, context));
     if (pending !== undefined) void this.#followReport(list, pending);
   }
@@ -394,9 +407,11 @@ export class Runner {
     const abandon = (list: TaskList, task: AddedTask): void => {
       const attempt = list.current === task ? list.attempt : undefined;
       const message = `task "${task.name}" was abandoned: ${reason}`;
-      // In the backoff, the failure before it is what nobody has heard of yet.
-      const cause = attempt?.state === 'failed' ? { cause: attempt.result } : undefined;
-      const error = new BackgroundTasksError('ERR_TASK_ABANDONED', message, cause);
+      const error = new BackgroundTasksError(
+        'ERR_TASK_ABANDONED',
+        message,
+        list.current === task ? list.failure : undefined,
+      );
       attempt?.drop(error);
       abandoned.push(task.info(attempt?.attempt ?? 0));
       this.#settle(list, task, 'abandoned', error);

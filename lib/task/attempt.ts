@@ -3,15 +3,13 @@
 import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
-import { isAwaitable } from '../foreign-value.js';
+import { isAwaitable, writeStack } from '../foreign-value.js';
 import type { Scope, TaskAdder, TaskContext } from './scope.js';
 import { AttemptTrace, isTraced, type TaskTrace } from './tracing.js';
-import type { TaskInfo } from './types.js';
+import type { TaskIdentity, TaskInfo } from './types.js';
 
 /** What an attempt runs. */
 export interface Attemptable {
-  readonly id: string;
-  readonly name: string;
   /** Calls the task's function where {@link scope} holds the attempt, by way of its trace if there is one. */
   call(attempt: Attempt, trace: AttemptTrace | undefined): unknown;
   trace(info: TaskInfo): TaskTrace;
@@ -22,36 +20,40 @@ export interface AttemptOwner {
   attemptOver(attempt: Attempt): void;
 }
 
+/**
+ * The scope that a task runs in, so that whatever the task leaves behind keeps its attempt alive. Once it is over, an attempt
+ * holds neither the task, its arguments and its result nor the owner.
+ */
 export class Attempt implements TaskContext, Scope {
   /** Counts from 1. */
   readonly attempt: number;
   /** Undefined where no response belongs to the task: in a worker. */
-  readonly adder: TaskAdder | undefined;
+  readonly response: TaskAdder | undefined;
   /** `dropped`: given up by {@link drop}. What the task does later is ignored. */
   state: 'running' | 'succeeded' | 'failed' | 'dropped' = 'running';
-  /** What the attempt returned, or what it threw or rejected with. */
-  result: unknown = undefined;
-  readonly #task: Attemptable;
+  readonly #identity: TaskIdentity;
+  #owner: AttemptOwner | undefined = undefined;
+  #result: unknown = undefined;
   #controller: SignalController | undefined = undefined;
   #abortReason: Error | undefined = undefined;
   #timer: NodeJS.Timeout | undefined = undefined;
   #trace: AttemptTrace | undefined = undefined;
 
-  constructor(task: Attemptable, attempt: number, adder?: TaskAdder) {
-    this.#task = task;
+  constructor(identity: TaskIdentity, attempt: number, response?: TaskAdder) {
+    this.#identity = identity;
     this.attempt = attempt;
-    this.adder = adder;
+    this.response = response;
   }
 
   get id(): string {
-    return this.#task.id;
+    return this.#identity.id;
   }
 
   get name(): string {
-    return this.#task.name;
+    return this.#identity.name;
   }
 
-  get currentTask(): TaskContext {
+  get task(): TaskContext {
     return this;
   }
 
@@ -69,35 +71,44 @@ export class Attempt implements TaskContext, Scope {
   }
 
   /** Returns true if the attempt is over by then. If not, the owner is told when it is, unless it is dropped before. */
-  run(timeout: number, owner: AttemptOwner): boolean {
+  run(task: Attemptable, timeout: number, owner: AttemptOwner): boolean {
+    this.#owner = owner;
     if (timeout !== Number.POSITIVE_INFINITY) {
       this.#timer = setTimeout(() => {
         const limit = `within ${timeout} ms`;
         this.abort(new DOMException(`The task did not end ${limit}`, 'TimeoutError'));
-        this.#end('failed', new BackgroundTasksError('ERR_TASK_TIMEOUT', `task "${this.name}" did not end ${limit}`));
-        owner.attemptOver(this);
+        const error = new BackgroundTasksError('ERR_TASK_TIMEOUT', `task "${this.name}" did not end ${limit}`);
+        this.#end('failed', error)?.attemptOver(this);
       }, timeout);
     }
     if (isTraced()) {
       const { id, name, attempt } = this;
-      this.#trace = new AttemptTrace(this.#task.trace({ id, name, attempt }));
+      this.#trace = new AttemptTrace(task.trace({ id, name, attempt }));
     }
     let result: unknown;
     try {
-      result = this.#task.call(this, this.#trace);
+      result = task.call(this, this.#trace);
     } catch (error) {
       this.#end('failed', error);
       return true;
     }
     if (isAwaitable(result)) {
-      void this.#follow(result, owner);
+      void this.#follow(result);
       return false;
     }
     this.#end('succeeded', result);
     return true;
   }
 
+  /** Returns what the attempt returned, or what it threw or rejected with, and forgets it. */
+  takeResult(): unknown {
+    const result = this.#result;
+    this.#result = undefined;
+    return result;
+  }
+
   abort(reason: Error): void {
+    writeStack(reason); // It stays with the signal, and the response of the caller must not.
     this.#abortReason ??= reason;
     this.#controller?.abort(this.#abortReason);
   }
@@ -106,10 +117,14 @@ export class Attempt implements TaskContext, Scope {
   drop(reason: Error): void {
     this.abort(reason);
     this.#end('dropped', reason);
+    this.#result = undefined;
   }
 
-  /** Awaits without a look at the value first: `await` deals with whatever poses as a promise. */
-  async #follow(pending: object, owner: AttemptOwner): Promise<void> {
+  /**
+   * Awaits without a look at the value first: `await` deals with whatever poses as a promise. One that never settles may be
+   * kept by somebody, so this call holds nothing but the attempt.
+   */
+  async #follow(pending: object): Promise<void> {
     let state: 'succeeded' | 'failed' = 'succeeded';
     let result: unknown;
     try {
@@ -119,16 +134,22 @@ export class Attempt implements TaskContext, Scope {
       result = error;
     }
     if (this.state !== 'running') return;
-    this.#end(state, result);
-    owner.attemptOver(this);
+    this.#end(state, result)?.attemptOver(this);
   }
 
-  #end(state: 'succeeded' | 'failed' | 'dropped', result: unknown): void {
+  /** Returns the owner, which is forgotten. */
+  #end(state: 'succeeded' | 'failed' | 'dropped', result: unknown): AttemptOwner | undefined {
+    const owner = this.#owner;
+    this.#owner = undefined;
     this.state = state;
-    this.result = result;
-    if (this.#timer !== undefined) clearTimeout(this.#timer);
+    this.#result = result;
+    if (this.#timer !== undefined) {
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+    }
     this.#trace?.settle(state !== 'succeeded', result);
     this.#trace = undefined; // Dropped during the backoff, the attempt ends a second time.
+    return owner;
   }
 }
 

@@ -10,18 +10,18 @@ import type { TaskHandle } from './types.js';
  * @throws BackgroundTasksError `ERR_NO_RESPONSE_CONTEXT` where no response is being handled, and what `add` throws.
  */
 export function after<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
-  const adder = scope.getStore()?.adder;
-  if (adder === undefined) {
+  const response = scope.getStore()?.response;
+  if (response === undefined) {
     throw new BackgroundTasksError(
       'ERR_NO_RESPONSE_CONTEXT',
       'after() found no response being handled: mount backgroundTasks() before the code that calls it, or, where a library ' +
         'loses the context, pass res.locals.backgroundTasks on and call its add()',
     );
   }
-  return adder.add(task, ...args);
+  return response.add(task, ...args);
 }
 
 /** The task that the calling code belongs to, through every `await` of it; undefined outside of tasks. */
 export function currentTask(): TaskContext | undefined {
-  return scope.getStore()?.currentTask;
+  return scope.getStore()?.task;
 }

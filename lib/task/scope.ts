@@ -17,11 +17,15 @@ export interface TaskAdder {
   add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle;
 }
 
+/**
+ * Whatever outlives a request (a timer, a cache entry, a pending promise) keeps its scope alive. So a scope must hold
+ * neither the request nor the response.
+ */
 export interface Scope {
   /** Undefined outside of tasks. */
-  readonly currentTask: TaskContext | undefined;
+  readonly task: TaskContext | undefined;
   /** Undefined where no response belongs to the task: in a worker. */
-  readonly adder: TaskAdder | undefined;
+  readonly response: TaskAdder | undefined;
 }
 
 export const scope = new AsyncLocalStorage<Scope | undefined>();

@@ -2,6 +2,12 @@
 
 export type AnyFunction = (...args: never[]) => unknown;
 
+/** What can still be told of a task when all else of it is gone. */
+export interface TaskIdentity {
+  readonly id: string;
+  readonly name: string;
+}
+
 export interface TaskInfo {
   readonly id: string;
   /** The name given to `task()`, or the function's own; `anonymous` if it has none. */
