@@ -843,6 +843,27 @@ describe.each(expresses)('Express %s', (version, express) => {
     });
 
     it.each<[string, () => unknown]>([
+      [
+        'throws',
+        () => {
+          throw new Error('cannot tell');
+        },
+      ],
+      ['returns a promise', async () => true],
+    ])('is asked once per response also where it %s, and fails each of its tasks', async (_name, fn) => {
+      const when = jest.fn(fn);
+      const { middleware, reports, respond } = await serveTasks({ when: when as RunWhen });
+      const handles = await respond((tasks) => [tasks.add(() => {}), tasks.add(() => {}), tasks.add(() => {})]);
+      await middleware.idle();
+      expect(when).toHaveBeenCalledTimes(1);
+      expect(handles.map(({ status }) => status)).toEqual(['failed', 'failed', 'failed']);
+      expect(reports).toHaveLength(3);
+      await respond((tasks) => tasks.add(() => {}));
+      await middleware.idle();
+      expect(when).toHaveBeenCalledTimes(2);
+    });
+
+    it.each<[string, () => unknown]>([
       ['a promise', async () => true],
       ['a rejected promise', () => Promise.reject(new Error('cannot tell'))],
       // biome-ignore lint/suspicious/noThenProperty: a thenable is what is tested

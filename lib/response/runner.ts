@@ -42,6 +42,9 @@ export interface ResponseScope extends Scope {
 /** After this many ms of tasks the event loop gets its turn. */
 const timeSlice = 5;
 
+/** What `when` said of a response. */
+type Answer = { readonly isWanted: boolean } | { readonly error: unknown };
+
 /** The tasks of one response on their way through the runner. */
 export class TaskList implements TaskOwner, AttemptOwner, Queueable<TaskList>, Linkable<TaskList> {
   next: TaskList | undefined = undefined;
@@ -52,7 +55,7 @@ export class TaskList implements TaskOwner, AttemptOwner, Queueable<TaskList>, L
   /** Set once the response is over. */
   outcome: ResponseOutcome | undefined = undefined;
   /** What `when` of the middleware said of the outcome, once it was asked. */
-  isWanted: boolean | undefined = undefined;
+  answer: Answer | undefined = undefined;
   /** `idle`: the response or, if that is over, another task is waited for. `queued`: waits for its turn. */
   state: 'idle' | 'queued' | 'running' = 'idle';
   /** The task whose attempts are under way. */
@@ -280,35 +283,18 @@ export class Runner {
 
   /** Settles a task that does not. */
   #passes(list: TaskList, task: AddedTask, when: NonNullable<Condition>): boolean {
-    let isWanted: boolean;
-    try {
-      isWanted = this.#isWanted(list, task, when);
-    } catch (error) {
-      if (task.status === 'pending') this.#fail(list, task, error);
-      return false;
-    }
+    const answer = this.#ask(list, task, when);
     if (task.status !== 'pending') return false;
-    if (!isWanted) this.#settle(list, task, 'skipped');
-    return isWanted;
+    if ('error' in answer) this.#fail(list, task, answer.error);
+    else if (!answer.isWanted) this.#settle(list, task, 'skipped');
+    return 'isWanted' in answer && answer.isWanted;
   }
 
   /** The middleware's `when` is asked once per response, a task's own once per task. */
-  #isWanted(list: TaskList, task: AddedTask, when: NonNullable<Condition>): boolean {
-    const isShared = when === this.#settings.when;
-    if (isShared && list.isWanted !== undefined) return list.isWanted;
-    // In the context of the task's add(): this code runs wherever the list before it ended.
-    const { outcome } = list;
-    const answer: unknown = outcome !== undefined && task.inContext(list.scope, () => when({ ...outcome }));
-    if (isAwaitable(answer)) {
-      void ignore(answer);
-      throw new BackgroundTasksError(
-        'ERR_INVALID_OPTION',
-        '"when" must return true or false: it cannot be asynchronous',
-      );
-    }
-    const isWanted = Boolean(answer);
-    if (isShared) list.isWanted = isWanted;
-    return isWanted;
+  #ask(list: TaskList, task: AddedTask, when: NonNullable<Condition>): Answer {
+    if (when !== this.#settings.when) return ask(list, task, when);
+    list.answer ??= ask(list, task, when);
+    return list.answer;
   }
 
   #settingsOf({ options }: AddedTask): TaskSettings {
@@ -444,5 +430,19 @@ export class Runner {
     if (listeners.length === 0) return;
     this.#idleListeners = [];
     for (const listener of listeners) listener();
+  }
+}
+
+function ask(list: TaskList, task: AddedTask, when: NonNullable<Condition>): Answer {
+  try {
+    // In the context of the task's add(): this code runs wherever the list before it ended.
+    const { outcome } = list;
+    const answer: unknown = outcome !== undefined && task.inContext(list.scope, () => when({ ...outcome }));
+    if (!isAwaitable(answer)) return { isWanted: Boolean(answer) };
+    void ignore(answer);
+    const message = '"when" must return true or false: it cannot be asynchronous';
+    return { error: new BackgroundTasksError('ERR_INVALID_OPTION', message) };
+  } catch (error) {
+    return { error };
   }
 }
