@@ -44,7 +44,8 @@ export interface BackgroundTasksMiddleware extends RequestHandler {
   /**
    * Lets pending and running tasks end, also those of responses still being sent; tasks can be added meanwhile. At the
    * timeout the signals of running tasks are aborted, and they and all pending ones are given up and reported as
-   * `ERR_TASK_ABANDONED`. From the end on `add` throws `ERR_TASKS_CLOSED`. Later calls return the first one's promise.
+   * `ERR_TASK_ABANDONED`. From the end on `add` throws `ERR_TASKS_CLOSED`. Later calls return the promise of the first one, and
+   * the shortest of their timeouts counts.
    *
    * Rejects with BackgroundTasksError `ERR_INVALID_OPTION` for bad options.
    */

@@ -673,19 +673,76 @@ describe('the timeout of close()', () => {
 });
 
 describe('close() called again', () => {
-  it('returns the same promise, whatever the options', async () => {
+  it('returns the same promise', async () => {
     const { middleware, respond } = await serveTasks();
     const running = gate();
     await respond((tasks) => tasks.add(running.run));
     await running.begun.promise;
     const first = middleware.close();
-    const second = middleware.close({ timeout: 0 });
-    expect(second).toBe(first);
-    await sleep(5);
+    expect(middleware.close({ timeout: 60_000 })).toBe(first);
     expect(middleware.stats.running).toBe(1);
     running.released.resolve(undefined);
-    expect(await second).toEqual({ succeeded: 1, failed: 0, abandoned: [] });
+    expect(await first).toEqual({ succeeded: 1, failed: 0, abandoned: [] });
     expect(middleware.close()).toBe(first);
+  });
+
+  it.each<[string, number[], shortest: number]>([
+    ['the second is shorter', [60_000, 300], 300],
+    ['the second is longer', [300, 60_000], 300],
+    ['the second has none', [300, Number.POSITIVE_INFINITY], 300],
+    ['the first has none', [Number.POSITIVE_INFINITY, 300], 300],
+    ['the third is the shortest', [60_000, 5_000, 200, 300], 200],
+  ])('counts the shortest of the timeouts: %s', async (_title, timeouts, shortest) => {
+    const { middleware, respond } = await serveTasks();
+    const running = gate();
+    const handle = await respond((tasks) => tasks.add(running.run));
+    await running.begun.promise;
+    fakeTimeouts();
+    let isClosed = false;
+    const closed = Promise.all(timeouts.map((timeout) => middleware.close({ timeout }))).then((reports) => {
+      isClosed = true;
+      return reports;
+    });
+    jest.advanceTimersByTime(shortest - 1);
+    await setImmediate();
+    expect(isClosed).toBe(false);
+    jest.advanceTimersByTime(1);
+    const abandoned = [infoOf(handle, 1)];
+    expect(await closed).toEqual(timeouts.map(() => ({ succeeded: 0, failed: 0, abandoned })));
+    expect(await handle.finished).toMatchObject({
+      error: { message: expect.stringContaining(`its timeout of ${shortest} ms`) },
+    });
+  });
+
+  it('counts from the first call on, and each timeout from its own', async () => {
+    fakeTimeouts();
+    const { middleware, respond } = await serveTasks();
+    await respond((tasks) => tasks.add(() => {}));
+    const running = gate();
+    const handle = await respond((tasks) => tasks.add(running.run));
+    await running.begun.promise;
+    const closed = middleware.close({ timeout: 1000 });
+    await respond((tasks) => tasks.add(() => {}));
+    jest.advanceTimersByTime(500);
+    void middleware.close({ timeout: 400 });
+    jest.advanceTimersByTime(399);
+    expect(handle.status).toBe('running');
+    jest.advanceTimersByTime(1);
+    expect(await closed).toEqual({ succeeded: 1, failed: 0, abandoned: [infoOf(handle, 1)] });
+  });
+
+  it('leaves no timer behind', async () => {
+    const { middleware, respond } = await serveTasks();
+    const running = gate();
+    await respond((tasks) => tasks.add(running.run));
+    await running.begun.promise;
+    const countTimeouts = trackTimeouts();
+    const closed = [60_000, 50_000, 55_000].map((timeout) => middleware.close({ timeout }));
+    expect(countTimeouts()).toBe(1);
+    running.released.resolve(undefined);
+    await Promise.all(closed);
+    void middleware.close({ timeout: 1000 });
+    expect(countTimeouts()).toBe(0);
   });
 
   it('is refused with bad options too', async () => {

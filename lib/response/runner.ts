@@ -107,8 +107,15 @@ export class Runner {
   /** Reports on which onError or the logger still works. */
   #openReports = 0;
   #idleListeners: (() => void)[] = [];
+  #isIdleCheckScheduled = false;
   #isClosed = false;
   #closing: Promise<CloseReport> | undefined = undefined;
+  #endClosing: (() => void) | undefined = undefined;
+  #closeTimer: NodeJS.Timeout | undefined = undefined;
+  /** When the timer is due. */
+  #closeTimeout = Number.POSITIVE_INFINITY;
+  /** What `close()` has given up. */
+  readonly #abandoned: TaskInfo[] = [];
 
   constructor(settings: Settings) {
     this.#settings = settings;
@@ -185,26 +192,39 @@ export class Runner {
     });
   }
 
+  /** Called again, it returns the same promise, and the shortest of the timeouts counts. */
   close(timeout: number): Promise<CloseReport> {
-    this.#closing ??= new Promise((resolve) => {
-      const { succeeded, failed } = this.#stats;
-      const abandoned: TaskInfo[] = [];
-      let timer: NodeJS.Timeout | undefined;
-      const end = (): void => {
-        this.#isClosed = true;
-        clearTimeout(timer);
-        resolve({ succeeded: this.#stats.succeeded - succeeded, failed: this.#stats.failed - failed, abandoned });
-      };
-      if (timeout !== Number.POSITIVE_INFINITY) {
-        timer = setTimeout(() => {
-          this.#isClosed = true;
-          this.#abandonAll(`it had not ended when close() reached its timeout of ${timeout} ms`, abandoned);
-          end();
-        }, timeout);
-      }
-      this.#whenIdle(end);
-    });
+    this.#closing ??= this.#startClosing();
+    this.#giveUpAfter(timeout);
     return this.#closing;
+  }
+
+  #startClosing(): Promise<CloseReport> {
+    const { succeeded, failed } = this.#stats;
+    return new Promise((resolve) => {
+      this.#endClosing = () => {
+        this.#isClosed = true;
+        clearTimeout(this.#closeTimer);
+        resolve({
+          succeeded: this.#stats.succeeded - succeeded,
+          failed: this.#stats.failed - failed,
+          abandoned: this.#abandoned,
+        });
+      };
+      this.#whenIdle(this.#endClosing);
+    });
+  }
+
+  #giveUpAfter(timeout: number): void {
+    const end = monotonicTime() + timeout;
+    if (this.#isClosed || end >= this.#closeTimeout) return;
+    this.#closeTimeout = end;
+    clearTimeout(this.#closeTimer);
+    this.#closeTimer = setTimeout(() => {
+      this.#isClosed = true;
+      this.#abandonAll(`it had not ended when close() reached its timeout of ${timeout} ms`);
+      this.#endClosing?.();
+    }, timeout);
   }
 
   async #tellHost(list: TaskList, first: AddedTask, waitUntil: (work: Promise<void>) => unknown): Promise<void> {
@@ -214,7 +234,9 @@ export class Runner {
     try {
       await waitUntil(work);
     } catch (error) {
-      await this.#settings.reporter.log(error, first.info(0), 'waitUntil failed; the tasks run all the same');
+      const message = 'waitUntil failed; the tasks run all the same';
+      const pending = this.#settings.reporter.log(error, first.info(0), message);
+      if (pending !== undefined) void this.#followReport(list, pending);
     }
   }
 
@@ -389,7 +411,7 @@ export class Runner {
     if (waiting !== undefined) this.start(waiting);
   }
 
-  #abandonAll(reason: string, abandoned: TaskInfo[]): void {
+  #abandonAll(reason: string): void {
     const abandon = (list: TaskList, task: AddedTask): void => {
       const attempt = list.current === task ? list.attempt : undefined;
       const message = `task "${task.name}" was abandoned: ${reason}`;
@@ -399,7 +421,7 @@ export class Runner {
         list.current === task ? list.failure : undefined,
       );
       attempt?.drop(error);
-      abandoned.push(task.info(attempt?.attempt ?? 0));
+      this.#abandoned.push(task.info(attempt?.attempt ?? 0));
       this.#settle(list, task, 'abandoned', error);
     };
     for (const list of this.#live.toArray()) {
@@ -424,12 +446,21 @@ export class Runner {
     this.#checkIdle();
   }
 
+  /** In the next turn, so that what follows in the turn of a task's end is waited for, such as an `add` behind `finished`. */
   #checkIdle(): void {
-    if (this.#stats.pending + this.#stats.running + this.#openReports > 0) return;
-    const listeners = this.#idleListeners;
-    if (listeners.length === 0) return;
-    this.#idleListeners = [];
-    for (const listener of listeners) listener();
+    if (this.#idleListeners.length === 0 || this.#isIdleCheckScheduled || this.#isBusy) return;
+    this.#isIdleCheckScheduled = true;
+    setImmediate(() => {
+      this.#isIdleCheckScheduled = false;
+      if (this.#isBusy) return;
+      const listeners = this.#idleListeners;
+      this.#idleListeners = [];
+      for (const listener of listeners) listener();
+    });
+  }
+
+  get #isBusy(): boolean {
+    return this.#stats.pending + this.#stats.running + this.#openReports > 0;
   }
 }
 
