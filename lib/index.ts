@@ -12,7 +12,7 @@ export type { TaskOptions } from './task/options.js';
 export type { ErrorContext, Logger, OnError } from './task/report.js';
 export type { RetryOptions } from './task/retry.js';
 export type { TaskContext } from './task/scope.js';
-export type { Serializable } from './task/serializable.js';
+export type { Enqueue, Serializable, SerializableArguments } from './task/serializable.js';
 export { type RemoteTask, type Task, task } from './task/task.js';
 export type { TaskTrace } from './task/tracing.js';
 export type { TaskHandle, TaskInfo, TaskOutcome, TaskStatus } from './task/types.js';

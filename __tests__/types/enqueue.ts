@@ -3,8 +3,10 @@
 import type { Response } from 'express';
 import {
   backgroundTasks,
+  type Enqueue,
   type RemoteTask,
   type Serializable,
+  type SerializableArguments,
   type Task,
   type TaskEngine,
   type TaskRecord,
@@ -119,20 +121,167 @@ export async function whatIsNoTask({ locals: { backgroundTasks: tasks } }: Respo
   await tasks.enqueue('send', 'ann@example.com');
 }
 
-export async function aWrapper({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {
-  function send<A extends unknown[]>(t: Task<A> | RemoteTask<A>, ...a: A & Serializable<A>): Promise<{ id: string }> {
-    return tasks.enqueue<A>(t, ...a);
-  }
+/** As an application knows them: other fields of it are of no interest to the task. */
+interface Order {
+  readonly id: number;
+  lines: readonly { sku: string; count: number }[];
+  note?: string | undefined;
+}
+
+type UserId = string & { readonly brand: unique symbol };
+enum Size {
+  small,
+  large,
+}
+
+export async function whatIsJson({ locals: { backgroundTasks: tasks } }: Response, userId: UserId): Promise<void> {
+  const order: Order = { id: 1, lines: [{ sku: 'a', count: 1 }] };
+  const ship = task('ship', (_order: Order, _tags: readonly string[]) => {});
+  await tasks.enqueue(ship, order, ['fragile']);
+  await tasks.enqueue(ship, order, ['fragile'] as const);
+  await tasks.enqueue(ship, { ...order, note: undefined }, []);
+  await tasks.enqueue(
+    task('all', (..._orders: Order[]) => {}),
+    order,
+    order,
+  );
+  const tree = task('tree', (_tree: TreeOf<Order>) => {});
+  await tasks.enqueue(tree, { value: order, children: [{ value: order, children: [] }] });
+  await tasks.enqueue(
+    task('brand', (_id: UserId, _size: Size) => {}),
+    userId,
+    Size.large,
+  );
+  await tasks.enqueue(
+    task('pair', (_pair: [name: string, width?: number]) => {}),
+    ['a'],
+  );
+  // biome-ignore lint/suspicious/noExplicitAny: users have it.
+  const loose: { anything: any; nothing?: never } = { anything: order };
+  await tasks.enqueue(
+    task('loose', (_loose: typeof loose) => {}),
+    loose,
+  );
+  const mode = task('mode', (_mode: 'fast' | 'slow', _options: { depth: 1 | 2 }) => {});
+  await tasks.enqueue(mode, 'fast', { depth: 2 });
+  // @ts-expect-error: no such depth.
+  await tasks.enqueue(mode, 'fast', { depth: 3 });
+  // @ts-expect-error: an unknown property.
+  await tasks.enqueue(mode, 'fast', { depth: 2, width: 1 });
+
+  // What is JSON in spite of the rest of its type.
+  const since = task('since', (_at: string | Date) => {});
+  await tasks.enqueue(since, '2026-01-01');
+  // @ts-expect-error: the other half of it.
+  await tasks.enqueue(since, new Date());
+  const fetchAll = task('fetch-all', (_options: { url: string; onPage?: () => void }) => {});
+  await tasks.enqueue(fetchAll, { url: '/' });
+  // @ts-expect-error: a function.
+  await tasks.enqueue(fetchAll, { url: '/', onPage: () => {} });
+}
+
+export async function whatMayBeLeftOut({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {
+  const optional = task('optional', (_id: number, _to?: string) => {});
+  await tasks.enqueue(optional, 1);
+  await tasks.enqueue(optional, 1, 'ann@example.com');
+  await tasks.enqueue(optional, 1, undefined);
+  const to: string | undefined = [][0];
+  await tasks.enqueue(optional, 1, to);
+  // @ts-expect-error: the wrong type.
+  await tasks.enqueue(optional, 1, 2);
+  const required = task('required', (_to: string | undefined, _id: number) => {});
+  // @ts-expect-error: JSON has no undefined.
+  await tasks.enqueue(required, undefined, 1);
+}
+
+type JsonValue = string | number | boolean | null | JsonValue[] | { [name: string]: JsonValue };
+
+export async function wrappers({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {
   const mail = task('mail', (_to: string, _copies?: number) => {});
-  const sent = await send(mail, 'ann@example.com');
-  same<typeof sent, { id: string }>();
+  const dated = task('date', (_at: Date) => {});
+
+  /** Checks its arguments as enqueue() does. */
+  function send<A extends unknown[]>(
+    given: Task<A> | RemoteTask<A>,
+    ...args: SerializableArguments<A>
+  ): Promise<{ id: string }> {
+    return tasks.enqueue(given, ...args);
+  }
+  same<ReturnType<typeof send>, Promise<{ id: string }>>();
+  await send(mail, 'ann@example.com');
   await send(mail, 'ann@example.com', 2);
+  await send(mail, 'ann@example.com', undefined);
   await send(task<[path: string]>('images.resize'), '/a.png');
   // @ts-expect-error: the wrong type.
   await send(mail, 7);
-  const date = task('date', (_at: Date) => {});
+  // @ts-expect-error: too few arguments.
+  await send(mail);
   // @ts-expect-error: a Date comes out as text.
-  await send(date, new Date());
+  await send(dated, new Date());
+
+  /** What everybody writes first: what is no JSON is left to the running program. */
+  async function sendAndLog<A extends unknown[], R>(given: Task<A, R>, ...args: A): Promise<string> {
+    const { id } = await tasks.enqueue(given, ...args);
+    console.log(given.name, args, id);
+    return id;
+  }
+  await sendAndLog(mail, 'ann@example.com', 2);
+  // @ts-expect-error: the wrong type.
+  await sendAndLog(mail, 7);
+  await sendAndLog(dated, new Date());
+
+  /** With a type for JSON of its own. */
+  function sendJson<A extends JsonValue[]>(given: Task<A>, ...args: A): Promise<{ id: string }> {
+    return tasks.enqueue(given.with({ priority: 1 }), ...args);
+  }
+  await sendJson(mail, 'ann@example.com', 2);
+  function sendOrders<A extends Order[]>(given: RemoteTask<A>, ...args: A): Promise<{ id: string }> {
+    return tasks.enqueue(given, ...args);
+  }
+  await sendOrders(task<[Order]>('ship'), { id: 1, lines: [] });
+  function sendDates<A extends Date[]>(given: Task<A>, ...args: A): Promise<{ id: string }> {
+    // @ts-expect-error: whatever they are, they are Dates.
+    return tasks.enqueue(given, ...args);
+  }
+  await sendDates(dated, new Date());
+
+  /** For tasks with one argument, or whose first one is known. */
+  function sendOne<T>(given: Task<[T]>, value: Serializable<T>): Promise<{ id: string }> {
+    return tasks.enqueue(given, value);
+  }
+  await sendOne(
+    task('one', (_order: Order) => {}),
+    { id: 1, lines: [] },
+  );
+  // @ts-expect-error: a Date comes out as text.
+  await sendOne(dated, new Date());
+  function sendFor<T>(given: Task<[user: string, T]>, value: Serializable<T>): Promise<{ id: string }> {
+    return tasks.enqueue(given, 'ann', value);
+  }
+  await sendFor(
+    task('two', (_user: string, _count: number) => {}),
+    2,
+  );
+  function sendLater<A extends unknown[]>(given: Task<A>): (...args: SerializableArguments<A>) => void {
+    return (...args) => void tasks.enqueue(given, ...args);
+  }
+  sendLater(mail)('ann@example.com', 1);
+  // @ts-expect-error: the wrong type.
+  sendLater(mail)(1);
+
+  /** Without a name for the types of its arguments. */
+  const sendMail = (...args: Parameters<typeof mail>): Promise<{ id: string }> => tasks.enqueue(mail, ...args);
+  await sendMail('ann@example.com');
+
+  const enqueue: Enqueue = (given, ...args) => tasks.enqueue(given, ...args);
+  await enqueue(mail, 'ann@example.com');
+  class Engine {
+    enqueue<A extends unknown[]>(given: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
+      return tasks.enqueue(given, ...args);
+    }
+  }
+  const { enqueue: ofAClass }: { enqueue: Enqueue } = new Engine();
+  await ofAClass(mail, 'ann@example.com');
 }
 
 export async function remoteTasks({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {

@@ -8,7 +8,7 @@ import { BackgroundTasksError } from '../errors.js';
 import { inspectShort } from '../foreign-value.js';
 import { readTaskOptions, type TaskOptions } from '../task/options.js';
 import type { TaskAdder } from '../task/scope.js';
-import type { Serializable } from '../task/serializable.js';
+import type { Enqueue } from '../task/serializable.js';
 import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
 import type { AnyFunction, TaskHandle } from '../task/types.js';
 import type { ResponseOutcome } from '../task/when.js';
@@ -35,7 +35,7 @@ export interface BackgroundTasks {
    * `ERR_TASK_NOT_SERIALIZABLE` for arguments that are not JSON, `ERR_INVALID_OPTION` for what the engine cannot do, and
    * `ERR_ENGINE_UNAVAILABLE` where it was not stored within 5 seconds.
    */
-  enqueue<A extends unknown[]>(task: Task<A> | RemoteTask<A>, ...args: A & Serializable<A>): Promise<{ id: string }>;
+  enqueue: Enqueue;
 }
 
 declare global {

@@ -1,17 +1,87 @@
 // What the type of enqueue() takes: JSON. What only the running program can tell, engine/serialize.ts refuses.
 
-type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json | undefined };
+import type { RemoteTask, Task } from './task.js';
+import type { AnyFunction } from './types.js';
+
+/** The type of `enqueue`, the same wherever it stands. */
+export type Enqueue = <A extends unknown[]>(
+  task: Task<A> | RemoteTask<A>,
+  ...args: SerializableArguments<A>
+) => Promise<{ id: string }>;
 
 /**
- * A type that survives JSON, or `never` in the places of it that do not: functions, symbols, bigints, class instances
- * with methods (a Date, a Map), and `undefined` in arrays.
+ * The arguments of a task, each as {@link Serializable} has it; the optional ones may be `undefined`.
+ *
+ * Of a generic `A` its constraint decides, so that the arguments of a wrapper can be handed on. One that declares them with
+ * this type has those that it is called with checked, one that declares them as `A` itself leaves that to the running program.
+ *
+ * @example
+ * function enqueueTwice<A extends unknown[]>(task: Task<A>, ...args: SerializableArguments<A>) {
+ *   return Promise.all([enqueue(task, ...args), enqueue(task, ...args)]);
+ * }
  */
-export type Serializable<T> = T extends Json
+export type SerializableArguments<A extends unknown[]> = { generic: A; known: SerializableList<A> }[KindOf<A>];
+
+/** A property of two, since TypeScript assigns to `T[K]` what fits the constraint of K. It assigns next to nothing to a conditional type. */
+type KindOf<A extends unknown[]> =
+  A extends SerializableList<A>
+    ? number extends A['length'] // Tuples are known. The constraint of a type parameter is mostly an array.
+      ? 'generic'
+      : 'known'
+    : 'known';
+
+/** A type that survives JSON, and in the places of it that do not, a sentence that says what to pass instead. */
+export type Serializable<T> = unknown extends T ? T : Refused<T>;
+
+type Refused<T> = T extends Json
   ? T
-  : T extends bigint | symbol | undefined | ((...args: never[]) => unknown)
-    ? never
-    : T extends readonly unknown[]
-      ? { [K in keyof T]: Serializable<T[K]> }
-      : T extends object
-        ? { [K in keyof T]: Serializable<Exclude<T[K], undefined>> | Extract<T[K], undefined> }
-        : T;
+  : T extends AnyFunction
+    ? 'a function is not JSON: pass the data that it needs, and call it in the task'
+    : T extends bigint
+      ? 'a bigint is not JSON: take a string, and pass bigint.toString()'
+      : T extends symbol
+        ? 'a symbol is not JSON: take a string'
+        : T extends undefined
+          ? 'undefined is not JSON: pass null'
+          : T extends readonly unknown[]
+            ? SerializableList<T>
+            : T extends object
+              ? SerializableObject<T>
+              : T;
+
+type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json | undefined };
+
+type SerializableList<T extends readonly unknown[]> = {
+  [K in keyof T]: IsOptional<T, K> extends true ? SerializableOrUndefined<T[K]> : Serializable<T[K]>;
+};
+
+/** An element of a tuple that may be left out. An element of an array is none, though it may not be there. */
+type IsOptional<T, K extends keyof T> = number extends K
+  ? false
+  : Record<never, never> extends Pick<T, K>
+    ? true
+    : false;
+
+/** JSON leaves out a property that is `undefined`. */
+type SerializableOrUndefined<T> = Serializable<Exclude<T, undefined>> | Extract<T, undefined>;
+
+type SerializableObject<T extends object> = T extends Date
+  ? 'a Date is not JSON: take a string, and pass date.toISOString()'
+  : T extends ReadonlyMap<unknown, unknown>
+    ? 'a Map is not JSON: take an array, and pass [...map]'
+    : T extends ReadonlySet<unknown>
+      ? 'a Set is not JSON: take an array, and pass [...set]'
+      : T extends PromiseLike<unknown>
+        ? 'a promise is not JSON: await it, and pass its value'
+        : T extends ArrayBufferView | ArrayBuffer
+          ? 'bytes are not JSON: take a string, and pass Buffer.from(bytes).toString("base64")'
+          : IsPlain<T> extends true
+            ? { [K in keyof T]: SerializableOrUndefined<T[K]> }
+            : 'an object with methods or private fields is not JSON: pass a plain object with its data';
+
+/** A copy of an object is no instance of a class with private fields. */
+type IsPlain<T> = [MethodOf<T>] extends [never] ? ({ [K in keyof T]: T[K] } extends T ? true : false) : false;
+
+type MethodOf<T> = {
+  [K in keyof T]-?: unknown extends T[K] ? never : T[K] extends AnyFunction ? K : never;
+}[keyof T];
