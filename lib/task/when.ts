@@ -5,7 +5,7 @@ import type { Check } from '../options.js';
 /** How a response ended. */
 export interface ResponseOutcome {
   statusCode: number;
-  /** The whole response was handed to the socket. False when the client left before. */
+  /** The whole response was handed to its socket, whatever became of that afterwards. False when the client left before. */
   completed: boolean;
   /** What broke the connection, where it broke with an error. */
   error?: Error;
