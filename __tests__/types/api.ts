@@ -64,23 +64,6 @@ export function argumentsOfAdd({ locals: { backgroundTasks: tasks } }: Response)
   // @ts-expect-error: the wrong type inside an object.
   tasks.add(writeNotification, 'ann@example.com', { message: 1 });
 
-  const withOptional = (a: string, b?: number): string => `${a}${b}`;
-  tasks.add(withOptional, 'a');
-  tasks.add(withOptional, 'a', 1);
-  // @ts-expect-error: the wrong type of an optional argument.
-  tasks.add(withOptional, 'a', 'b');
-
-  const withRest = (...all: string[]): string[] => all;
-  tasks.add(withRest);
-  tasks.add(withRest, 'a', 'b');
-  // @ts-expect-error: the wrong type of a rest argument.
-  tasks.add(withRest, 'a', 1);
-
-  // The parameters of a function written in place follow from the arguments.
-  tasks.add((amount) => amount.toFixed(2), 1);
-  // @ts-expect-error: a number has no such method.
-  tasks.add((amount) => amount.toUpperCase(), 1);
-
   // @ts-expect-error: a call is no function.
   tasks.add(writeNotification('ann@example.com', { message: 'hello' }));
   // @ts-expect-error: a promise is no function.
@@ -90,8 +73,8 @@ export function argumentsOfAdd({ locals: { backgroundTasks: tasks } }: Response)
 }
 
 export async function handles({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {
-  const handle = tasks.add(() => {});
-  same<typeof handle, TaskHandle>();
+  const handle = tasks.add((year: number) => Promise.resolve({ year }), 2026);
+  same<typeof handle, TaskHandle<{ year: number }>>();
   same<typeof handle.id, string>();
   same<typeof handle.name, string>();
   same<TaskStatus, 'pending' | 'running' | 'succeeded' | 'failed' | 'skipped' | 'cancelled' | 'abandoned'>();
@@ -101,11 +84,14 @@ export async function handles({ locals: { backgroundTasks: tasks } }: Response):
   handle.status = 'failed';
 
   const outcome = await handle.finished;
-  same<typeof outcome, TaskOutcome>();
-  if (outcome.status === 'succeeded') same<typeof outcome.value, unknown>();
+  same<typeof outcome, TaskOutcome<{ year: number }>>();
+  if (outcome.status === 'succeeded') same<typeof outcome.value, { year: number }>();
   if (outcome.status === 'failed' || outcome.status === 'abandoned') same<typeof outcome.error, unknown>();
   // @ts-expect-error: only a task that failed or was abandoned has an error.
   if (outcome.status === 'skipped') console.log(outcome.error);
+
+  const kept = new Map<string, TaskHandle>([[handle.id, handle]]);
+  for (const { finished } of kept.values()) same<typeof finished, Promise<TaskOutcome>>();
 }
 
 export function definedTasks({ locals: { backgroundTasks: tasks } }: Response): void {
@@ -134,7 +120,7 @@ export function definedTasks({ locals: { backgroundTasks: tasks } }: Response): 
   task(() => {});
 
   const handle = after(resize, 'a.png');
-  same<typeof handle, TaskHandle>();
+  same<typeof handle, TaskHandle<{ file: string; width: number | undefined }>>();
   after(writeNotification, 'ann@example.com', { message: 'hello' });
   // @ts-expect-error: too few arguments.
   after(writeNotification, 'ann@example.com');

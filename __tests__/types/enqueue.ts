@@ -141,7 +141,7 @@ export async function whatIsJson({ locals: { backgroundTasks: tasks } }: Respons
   await tasks.enqueue(ship, order, ['fragile'] as const);
   await tasks.enqueue(ship, { ...order, note: undefined }, []);
   await tasks.enqueue(
-    task('all', (..._orders: Order[]) => {}),
+    task('all', (..._orders: readonly Order[]) => {}),
     order,
     order,
   );
@@ -192,6 +192,20 @@ export async function whatMayBeLeftOut({ locals: { backgroundTasks: tasks } }: R
   const required = task('required', (_to: string | undefined, _id: number) => {});
   // @ts-expect-error: JSON has no undefined.
   await tasks.enqueue(required, undefined, 1);
+}
+
+export async function defaultParametersOfEnqueue({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {
+  const withDefault = task('default', async (name: string, digits = 3) => name + digits.toFixed());
+  await tasks.enqueue(withDefault, 'a');
+  await tasks.enqueue(withDefault, 'a', 4);
+  await tasks.enqueue(withDefault, 'a', undefined);
+  // @ts-expect-error: the wrong type.
+  await tasks.enqueue(withDefault, 'a', '4');
+  await tasks.enqueue(
+    task('in place', async (name: string, digits = 3) => name + digits.toFixed()),
+    'a',
+    4,
+  );
 }
 
 type JsonValue = string | number | boolean | null | JsonValue[] | { [name: string]: JsonValue };
@@ -276,7 +290,7 @@ export async function wrappers({ locals: { backgroundTasks: tasks } }: Response)
   const enqueue: Enqueue = (given, ...args) => tasks.enqueue(given, ...args);
   await enqueue(mail, 'ann@example.com');
   class Engine {
-    enqueue<A extends unknown[]>(given: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
+    enqueue<A extends readonly unknown[]>(given: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
       return tasks.enqueue(given, ...args);
     }
   }

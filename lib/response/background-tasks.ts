@@ -10,7 +10,7 @@ import { readTaskOptions, type TaskOptions } from '../task/options.js';
 import type { TaskAdder } from '../task/scope.js';
 import type { Enqueue } from '../task/serializable.js';
 import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
-import type { AnyFunction, TaskHandle } from '../task/types.js';
+import type { AnyFunction, TaskFunction, TaskHandle } from '../task/types.js';
 import type { ResponseOutcome } from '../task/when.js';
 import { AddedTask } from './added-task.js';
 import { outcomeOf, whenOver } from './outcome.js';
@@ -26,7 +26,7 @@ export interface BackgroundTasks {
    * @throws BackgroundTasksError `ERR_INVALID_TASK` for what is no function, `ERR_TASKS_OVERLOADED` past `maxPending`,
    * `ERR_TASKS_CLOSED` after `close()`.
    */
-  add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle;
+  add<A extends readonly unknown[], R = unknown>(task: TaskFunction<A, R>, ...args: A): TaskHandle<Awaited<R>>;
   /**
    * Hands a task over to the engine, which runs it as soon as a worker is free, in any process, at least once. When the
    * promise resolves, the task survives a crash. It waits neither for the response nor for tasks that were added.
@@ -81,7 +81,8 @@ export class ResponseTasks implements BackgroundTasks {
     this.scope = scope ?? new WeakScope(settings, runner, this);
   }
 
-  add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
+  add<A extends readonly unknown[], R>(task: TaskFunction<A, R>, ...args: A): TaskHandle<Awaited<R>>;
+  add(task: AnyFunction, ...args: unknown[]): TaskHandle {
     if (typeof task !== 'function' || types.isGeneratorFunction(task)) throw invalidTask(task);
     const forEnqueue = enqueueOptionOf(definitionOf(task)?.options);
     if (forEnqueue !== undefined) {
@@ -100,7 +101,7 @@ export class ResponseTasks implements BackgroundTasks {
     return added;
   }
 
-  async enqueue<A extends unknown[]>(task: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
+  async enqueue<A extends readonly unknown[]>(task: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
     const { engine } = this.#settings;
     if (engine === undefined) {
       throw new BackgroundTasksError(
@@ -156,7 +157,7 @@ class WeakScope implements ResponseScope, TaskAdder {
     return this;
   }
 
-  add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
+  add<A extends readonly unknown[], R>(task: TaskFunction<A, R>, ...args: A): TaskHandle<Awaited<R>> {
     let tasks = this.#tasks.deref();
     if (tasks === undefined) {
       this.#late ??= ResponseTasks.detached(this.#settings, this.#runner, this);

@@ -2,14 +2,17 @@
 
 import { BackgroundTasksError } from '../errors.js';
 import { scope, type TaskContext } from './scope.js';
-import type { TaskHandle } from './types.js';
+import type { TaskFunction, TaskHandle } from './types.js';
 
 /**
  * Adds a task to the response being handled, from anywhere in the call tree of its request, also from inside a task.
  *
  * @throws BackgroundTasksError `ERR_NO_RESPONSE_CONTEXT` where no response is being handled, and what `add` throws.
  */
-export function after<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle {
+export function after<A extends readonly unknown[], R = unknown>(
+  task: TaskFunction<A, R>,
+  ...args: A
+): TaskHandle<Awaited<R>> {
   const response = scope.getStore()?.response;
   if (response === undefined) {
     throw new BackgroundTasksError(

@@ -1,7 +1,7 @@
 // Where code runs, by AsyncLocalStorage: the task that it belongs to, and the response to which after() adds.
 
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
-import type { TaskHandle, TaskInfo } from './types.js';
+import type { TaskFunction, TaskHandle, TaskInfo } from './types.js';
 
 /** The attempt that the calling code belongs to. */
 export interface TaskContext extends TaskInfo {
@@ -14,7 +14,7 @@ export interface TaskContext extends TaskInfo {
 
 /** What `after` adds to. */
 export interface TaskAdder {
-  add<A extends unknown[]>(task: (...args: A) => unknown, ...args: A): TaskHandle;
+  add<A extends readonly unknown[], R = unknown>(task: TaskFunction<A, R>, ...args: A): TaskHandle<Awaited<R>>;
 }
 
 /**

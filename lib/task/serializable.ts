@@ -4,7 +4,7 @@ import type { RemoteTask, Task } from './task.js';
 import type { AnyFunction } from './types.js';
 
 /** The type of `enqueue`, the same wherever it stands. */
-export type Enqueue = <A extends unknown[]>(
+export type Enqueue = <A extends readonly unknown[]>(
   task: Task<A> | RemoteTask<A>,
   ...args: SerializableArguments<A>
 ) => Promise<{ id: string }>;
@@ -16,14 +16,14 @@ export type Enqueue = <A extends unknown[]>(
  * this type has those that it is called with checked, one that declares them as `A` itself leaves that to the running program.
  *
  * @example
- * function enqueueTwice<A extends unknown[]>(task: Task<A>, ...args: SerializableArguments<A>) {
+ * function enqueueTwice<A extends readonly unknown[]>(task: Task<A>, ...args: SerializableArguments<A>) {
  *   return Promise.all([enqueue(task, ...args), enqueue(task, ...args)]);
  * }
  */
-export type SerializableArguments<A extends unknown[]> = { generic: A; known: SerializableList<A> }[KindOf<A>];
+export type SerializableArguments<A extends readonly unknown[]> = { generic: A; known: SerializableList<A> }[KindOf<A>];
 
 /** A property of two, since TypeScript assigns to `T[K]` what fits the constraint of K. It assigns next to nothing to a conditional type. */
-type KindOf<A extends unknown[]> =
+type KindOf<A extends readonly unknown[]> =
   A extends SerializableList<A>
     ? number extends A['length'] // Tuples are known. The constraint of a type parameter is mostly an array.
       ? 'generic'

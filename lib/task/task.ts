@@ -4,10 +4,10 @@ import { types } from 'node:util';
 import { BackgroundTasksError } from '../errors.js';
 import { inspectShort, isObject } from '../foreign-value.js';
 import { checkTaskOptions, copyTaskOptions, type TaskOptions } from './options.js';
-import type { AnyFunction } from './types.js';
+import type { AnyFunction, TaskFunction } from './types.js';
 
 /** A function with a name and options of its own, callable like the function. */
-export interface Task<A extends unknown[] = never[], R = unknown> {
+export interface Task<A extends readonly unknown[] = never[], R = unknown> {
   (...args: A): R;
   readonly name: string;
   /** A copy with these options over the old ones. Throws `ERR_INVALID_OPTION`. */
@@ -15,7 +15,7 @@ export interface Task<A extends unknown[] = never[], R = unknown> {
 }
 
 /** A task whose handler lives in another program: for `enqueue` only. */
-export interface RemoteTask<A extends unknown[] = never[]> {
+export interface RemoteTask<A extends readonly unknown[] = never[]> {
   readonly name: string;
   /** A copy with these options over the old ones. Throws `ERR_INVALID_OPTION`. */
   with(options: TaskOptions): RemoteTask<A>;
@@ -33,12 +33,12 @@ declare const argumentTypes: unique symbol;
  * const sendMail = task('send-mail', async (to: string) => { … }, { timeout: 5000, retries: 3 });
  * const resize = task<[path: string, width: number]>('images.resize');
  */
-export function task<A extends unknown[], R>(
+export function task<A extends readonly unknown[] = [], R = unknown>(
   name: string,
-  handler: (...args: A) => R,
+  handler: TaskFunction<A, R>,
   options?: TaskOptions,
 ): Task<A, R>;
-export function task<A extends unknown[]>(name: string, options?: TaskOptions): RemoteTask<A>;
+export function task<A extends readonly unknown[]>(name: string, options?: TaskOptions): RemoteTask<A>;
 export function task(
   name: string,
   ...rest: [handler?: AnyFunction | TaskOptions | undefined, options?: TaskOptions | undefined]
@@ -61,7 +61,11 @@ export function task(
   return remoteTask(name, handler ?? {});
 }
 
-function localTask<A extends unknown[], R>(name: string, handler: (...args: A) => R, options: TaskOptions): Task<A, R> {
+function localTask<A extends readonly unknown[], R>(
+  name: string,
+  handler: (...args: A) => R,
+  options: TaskOptions,
+): Task<A, R> {
   if (types.isGeneratorFunction(handler)) {
     throw new BackgroundTasksError(
       'ERR_INVALID_TASK',
@@ -78,7 +82,7 @@ function localTask<A extends unknown[], R>(name: string, handler: (...args: A) =
   return defined;
 }
 
-function remoteTask<A extends unknown[]>(name: string, options: TaskOptions): RemoteTask<A> {
+function remoteTask<A extends readonly unknown[]>(name: string, options: TaskOptions): RemoteTask<A> {
   checkTaskOptions(options);
   const own = copyTaskOptions(options);
   const defined: RemoteTask<A> = {
