@@ -201,11 +201,11 @@ describe('after()', () => {
       const { middleware, respond } = await serveTasks({
         stopOnError: true,
         when: () => {
-          if (thrower === 'when' && handles.length === 0) throw error;
+          if (thrower === 'when') throw error;
           return true;
         },
         onError: () => {
-          handles.push(after(() => 'compensated'));
+          handles.push(after(task('compensate', () => 'compensated', { when: 'always' })));
         },
       });
       await respond((tasks) => {
