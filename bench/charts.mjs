@@ -1,9 +1,11 @@
 // Draws the charts of docs/benchmarks.md from the results: a bar a figure, its goal, and the middle half of its rounds.
 
 import { init } from 'echarts';
+import { goalOf, verdictOf } from './statistics.mjs';
 
 const width = 860;
 const barHeight = 44;
+const colors = { met: '#2da44e', missed: '#cf222e', undecided: '#d4a72c' };
 
 /** Of the figures that compare, an SVG; undefined where there are none. */
 export function chart(title, figures) {
@@ -44,10 +46,6 @@ function valuesOf({ figure, spread = [], goal }) {
   return [figure, ...spread, ...(goal === '' ? [] : [goalOf(goal)])];
 }
 
-function goalOf(goal) {
-  return Number(goal.replace(/[^\d.]/g, ''));
-}
-
 function labelOf({ what, against }) {
   return `${what}\nagainst ${against}`;
 }
@@ -56,11 +54,11 @@ function labelOf({ what, against }) {
 function barsOf(rows) {
   return (_params, api) => {
     const index = api.value(1);
-    const { figure, goal, spread = [figure, figure], met } = rows[index];
+    const { figure, goal, spread = [figure, figure] } = rows[index];
     const x = (value) => api.coord([value, index])[0];
     const y = api.coord([1, index])[1];
     const [left, right] = [Math.min(x(1), x(figure)), Math.max(x(1), x(figure))];
-    const color = met === undefined ? '#8c959f' : met ? '#2da44e' : '#cf222e';
+    const color = colors[verdictOf(rows[index])] ?? '#8c959f';
     const goalValue = goalOf(goal);
     return {
       type: 'group',

@@ -13,7 +13,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { task } from 'express-background-tasks';
-import { median, order, spread } from './statistics.mjs';
+import { order, rowOf } from './statistics.mjs';
 
 const rounds = 11;
 const underWay = 32;
@@ -200,16 +200,12 @@ function adapterRows(engine, library, { ours, bare, floor }) {
   ];
 }
 
-function compared(what, against, ratios, goal) {
-  const figure = median(ratios);
-  const row = { what, against, unit: 'times', goal: '', figure, spread: spread(ratios) };
-  return goal === undefined ? row : { ...row, goal: `≥ ${goal}`, met: figure >= goal };
+function compared(what, against, values, goal) {
+  return rowOf({ what, against, goal: goal && `≥ ${goal}`, values });
 }
 
-function absolute(what, rates, goal) {
-  const figure = median(rates);
-  const row = { what, against: '', unit: 'per second', goal: '', figure, spread: spread(rates) };
-  return goal === undefined ? row : { ...row, goal: `≥ ${goal}`, met: figure >= goal };
+function absolute(what, values, goal) {
+  return rowOf({ what, unit: 'per second', goal: goal && `≥ ${goal}`, values });
 }
 
 /** Once for warmth, then so many rounds, each contender once per round. */

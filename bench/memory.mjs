@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import express from 'express';
 import { backgroundTasks } from 'express-background-tasks';
+import { rowOf } from './statistics.mjs';
 
 const count = 100_000;
 
@@ -29,14 +30,13 @@ export default async function memory() {
   await middleware.idle();
   server.close();
   return [
-    {
+    rowOf({
       what: 'heap per pending task, arguments aside',
       against: 'an array of argument arrays',
       unit: 'bytes',
       goal: '≤ 160',
-      figure: bytes,
-      met: bytes <= 160,
-    },
+      values: [bytes],
+    }),
   ];
 }
 

@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { chart } from './charts.mjs';
+import { verdictOf } from './statistics.mjs';
 
 /** Each is a file beside this one. */
 const titles = {
@@ -66,13 +67,13 @@ function describeMachine() {
 }
 
 function table(figures) {
-  const rows = figures.map(({ what, against, unit, goal, figure, spread, met }) => [
-    what,
-    against,
-    goal,
-    `${format(figure)} ${unit}`,
-    spread === undefined ? '' : spread.map(format).join(' to '),
-    met === undefined ? '' : met ? 'met' : 'missed',
+  const rows = figures.map((row) => [
+    row.what,
+    row.against,
+    row.goal,
+    `${format(row.figure)} ${row.unit}`,
+    row.spread === undefined ? '' : row.spread.map(format).join(' to '),
+    verdictOf(row),
   ]);
   const header = ['what', 'against', 'goal', 'figure', 'middle half', ''];
   return [header, header.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');

@@ -4,43 +4,18 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import autocannon from 'autocannon';
-import { order } from './statistics.mjs';
 
 /** A server of servers/express.mjs in a process of its own. */
 export async function startExpress(kind) {
   const process = fork(fileURLToPath(new URL('servers/express.mjs', import.meta.url)), [kind]);
   const [{ port }] = await once(process, 'message');
-  return {
-    url: `http://127.0.0.1:${port}`,
-    /** CPU time of the process so far, in µs. */
-    async cpu() {
-      process.send('cpu');
-      const [{ cpu }] = await once(process, 'message');
-      return cpu;
-    },
-    stop: () => process.kill(),
-  };
+  return { url: `http://127.0.0.1:${port}`, stop: () => process.kill() };
 }
 
-/** Sends so many requests, over 20 connections, and waits for all answers. */
-export async function load(url, amount) {
+/** Sends requests over 20 connections, so many (`amount`) or for so many seconds (`duration`), and waits for all answers. */
+export async function load(url, limit) {
   // It ends at a sample, and its duration is a multiple of the time between two: a second, unless told otherwise.
-  const result = await autocannon({ url, amount, connections: 20, sampleInt: 10 });
+  const result = await autocannon({ url, ...limit, connections: 20, sampleInt: 10 });
   if (result.non2xx + result.errors + result.timeouts > 0) throw new Error(`${url} did not answer all requests`);
   return result;
-}
-
-/** CPU time of each server over so many requests, round by round, in alternating order. */
-export async function cpuTimes(servers, { rounds, requests }) {
-  for (const server of servers) await load(server.url, 3 * requests);
-  const times = servers.map(() => []);
-  for (let round = 0; round < rounds; round++) {
-    for (const index of order(servers.length, round)) {
-      const server = servers[index];
-      const before = await server.cpu();
-      await load(server.url, requests);
-      times[index].push((await server.cpu()) - before);
-    }
-  }
-  return times;
 }

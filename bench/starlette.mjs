@@ -11,7 +11,7 @@ import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { load, startExpress } from './servers.mjs';
-import { median, spread } from './statistics.mjs';
+import { rowOf } from './statistics.mjs';
 
 const python = '/usr/bin/python3';
 const plan = { rounds: 11, requests: 10_000 };
@@ -26,8 +26,8 @@ export default async function starlette() {
   const theirs = await startUvicorn();
   try {
     return [
-      await compare('async', 'one async task', theirs, 3),
-      await compare('sync', 'one sync task', theirs, 8),
+      await compare('async', 'one async task', theirs, '≥ 3'),
+      await compare('sync', 'one sync task', theirs, '≥ 8'),
       await compare('async', 'plain', theirs),
       await compare('sync', 'plain', theirs),
     ];
@@ -40,23 +40,20 @@ async function compare(path, kind, theirs, goal) {
   const ours = await startExpress(kind);
   try {
     const urls = [ours.url, `${theirs.url}/${path}`];
-    for (const url of urls) await load(url, plan.requests);
+    for (const url of urls) await load(url, { amount: plan.requests });
     const ratios = [];
     for (let round = 0; round < plan.rounds; round++) {
       const rates = new Map();
       for (const url of round % 2 === 0 ? urls : urls.toReversed())
-        rates.set(url, rate(await load(url, plan.requests)));
+        rates.set(url, rate(await load(url, { amount: plan.requests })));
       ratios.push(rates.get(urls[0]) / rates.get(urls[1]));
     }
-    const figure = median(ratios);
-    return {
+    return rowOf({
       what: kind === 'plain' ? 'the floor: Express alone, no task' : `requests per second, ${kind} each`,
       against: `Starlette on uvicorn, one ${path} task each`,
-      unit: 'times',
-      figure,
-      spread: spread(ratios),
-      ...(goal === undefined ? { goal: '' } : { goal: `≥ ${goal}`, met: figure >= goal }),
-    };
+      goal,
+      values: ratios,
+    });
   } finally {
     ours.stop();
   }
