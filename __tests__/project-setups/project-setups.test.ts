@@ -98,10 +98,12 @@ describe.each([
   ['express-4', 'typescript', 'typescript-commonjs'],
   ['express-4', 'typescript7', 'typescript-commonjs'],
 ])('with %s, %s and %s', (express, typescript, setup) => {
-  it('compiles the example of the README and the type test, and runs the example', async () => {
+  it('compiles the example of the README and the type tests, and runs the example', async () => {
     const project = create(express, setup);
     writeFileSync(join(project, 'app.ts'), example);
-    cpSync(join(root, '__tests__/types/api.ts'), join(project, 'api.ts'));
+    for (const name of ['api.ts', 'enqueue.ts', 'functions.ts']) {
+      cpSync(join(root, '__tests__/types', name), join(project, name));
+    }
     await run(project, process.execPath, join(root, 'node_modules', typescript, 'bin/tsc'));
     expect(await runExample(project)).toEqual(exampleOutput);
   });

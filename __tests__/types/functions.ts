@@ -114,8 +114,8 @@ export async function generics({ locals: { backgroundTasks: tasks } }: Response)
   function addAll<A extends unknown[], R>(run: (...args: A) => R, lists: A[]): TaskHandle<Awaited<R>>[] {
     return lists.map((args) => tasks.add(run, ...args));
   }
-  const [first] = addAll((a: number, b = 2) => a + b, [[1], [1, 3]]);
-  same<typeof first, TaskHandle<number> | undefined>();
+  const added = addAll((a: number, b = 2) => a + b, [[1], [1, 3]]);
+  same<typeof added, TaskHandle<number>[]>();
   /** Around tasks. */
   const addNow = <A extends unknown[], R>(defined: Task<A, R>, ...args: A): TaskHandle<Awaited<R>> =>
     after(defined.with({ timeout: 10 }), ...args);

@@ -52,18 +52,17 @@ type Refused<T> = T extends Json
 type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json | undefined };
 
 type SerializableList<T extends readonly unknown[]> = {
-  [K in keyof T]: IsOptional<T, K> extends true ? SerializableOrUndefined<T[K]> : Serializable<T[K]>;
+  [K in keyof T]: IsOptional<T, K> extends true
+    ? Serializable<Exclude<T[K], undefined>> | Extract<T[K], undefined>
+    : Serializable<T[K]>;
 };
 
-/** An element of a tuple that may be left out. An element of an array is none, though it may not be there. */
+/** A property, or an element of a tuple, that may be left out. An element of an array is none, though it may not be there. */
 type IsOptional<T, K extends keyof T> = number extends K
   ? false
   : Record<never, never> extends Pick<T, K>
     ? true
     : false;
-
-/** JSON leaves out a property that is `undefined`. */
-type SerializableOrUndefined<T> = Serializable<Exclude<T, undefined>> | Extract<T, undefined>;
 
 type SerializableObject<T extends object> = T extends Date
   ? 'a Date is not JSON: take a string, and pass date.toISOString()'
@@ -76,12 +75,19 @@ type SerializableObject<T extends object> = T extends Date
         : T extends ArrayBufferView | ArrayBuffer
           ? 'bytes are not JSON: take a string, and pass Buffer.from(bytes).toString("base64")'
           : IsPlain<T> extends true
-            ? { [K in keyof T]: SerializableOrUndefined<T[K]> }
+            ? // JSON leaves out a property that is undefined.
+              { [K in keyof T]: Serializable<Exclude<T[K], undefined>> | Extract<T[K], undefined> }
             : 'an object with methods or private fields is not JSON: pass a plain object with its data';
 
 /** A copy of an object is no instance of a class with private fields. */
 type IsPlain<T> = [MethodOf<T>] extends [never] ? ({ [K in keyof T]: T[K] } extends T ? true : false) : false;
 
 type MethodOf<T> = {
-  [K in keyof T]-?: unknown extends T[K] ? never : T[K] extends AnyFunction ? K : never;
+  [K in keyof T]-?: unknown extends T[K]
+    ? never
+    : T[K] extends AnyFunction
+      ? IsOptional<T, K> extends true
+        ? never
+        : K
+      : never;
 }[keyof T];
