@@ -16,6 +16,7 @@ import {
   type Task,
   type TaskEngine,
 } from '../lib/index';
+import { send } from './drivers/fixtures/send.js';
 import { describeWith } from './drivers/requirements';
 import { deferred } from './fixtures/deferred';
 import { expresses, openSocket, serve } from './fixtures/serve';
@@ -175,7 +176,7 @@ describeWith({ node: 22 }, 'the uploads of the example', () => {
     const { analyseUpload } = require('../example/uploads') as typeof import('../example/uploads.js');
     const file = join(directory, 'an.upload');
     writeFileSync(file, 'one line');
-    const { id } = await engine.enqueue({ name: analyseUpload.name, args: [file] });
+    const { id } = await send(engine, { name: analyseUpload.name, args: [file] });
 
     const args = ['--import', 'tsx', join(__dirname, '../example/worker.ts'), join(directory, 'tasks.db')];
     const worker = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });

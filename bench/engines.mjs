@@ -220,7 +220,8 @@ async function interleave(contenders) {
 }
 
 function enqueueRate(engine, count, atOnce = underWay) {
-  return rateOf(count, atOnce, () => engine.enqueue({ name, args }));
+  const remote = task(name);
+  return rateOf(count, atOnce, () => engine.enqueue(remote, ...args));
 }
 
 /** Calls per second, with so many under way. */

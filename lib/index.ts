@@ -1,13 +1,14 @@
 // The public exports, nothing else.
 
 export type { CloseOptions } from './close-options.js';
-export type { TaskEngine, TaskMessage, TaskRecord, TaskWorker, WorkerOptions } from './engine/engine.js';
+export type { GetOptions, TaskEngine, TaskRecord, TaskWorker, WorkerOptions } from './engine/engine.js';
+export type { TaskMessage } from './engine/message.js';
 export { BackgroundTasksError, type ErrorCode } from './errors.js';
 export { type StatusOptions, taskStatus } from './http/task-status.js';
 export { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from './middleware.js';
 export type { BackgroundTasks } from './response/background-tasks.js';
 export type { CloseReport, Stats } from './response/runner.js';
-export { after, currentTask } from './task/context.js';
+export { after, currentTask, enqueue } from './task/context.js';
 export type { TaskOptions } from './task/options.js';
 export type { ErrorContext, Logger, OnError } from './task/report.js';
 export type { RetryOptions } from './task/retry.js';

@@ -79,7 +79,7 @@ async function enqueue(engine, tally) {
   const number = tally.next++;
   const start = performance.now();
   try {
-    await engine.enqueue({ name: 'faults.work', args: [number] });
+    await engine.enqueue(task('faults.work'), number);
     tally.acknowledged.add(number);
     return true;
   } catch (error) {
@@ -139,7 +139,6 @@ async function kill(child) {
 
 /** In a child process. */
 async function work({ module, config, log }) {
-  const { task } = require('../lib/index.ts');
   const engine = await require(module).createEngine(config);
   const handler = async (number) => {
     await sleep(Math.random() * 50);

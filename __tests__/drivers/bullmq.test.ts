@@ -11,6 +11,7 @@ import { errorOf } from '../../lib/drivers/bullmq/worker.js';
 import { type OnError, task } from '../../lib/index.js';
 import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
 import { type OwnServer, ownRedis } from './fixtures/own-server.js';
+import { send } from './fixtures/send.js';
 import {
   closing,
   eventually,
@@ -76,7 +77,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
   test("takes the options of an ioredis client, and leaves the client to its owner's use", async () => {
     const client = new Redis(connection);
     const engine = bullmq({ connection: client, queue });
-    const { id } = await engine.enqueue({ name: 'a', args: [1] });
+    const { id } = await send(engine, { name: 'a', args: [1] });
     await engine.work([task('a', (value: number) => value + 1)]);
     expect(await over(engine, id)).toMatchObject({ state: 'succeeded', result: 2 });
     await engine.close();
@@ -88,9 +89,9 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     const engine = closing(bullmq({ connection, queue }));
     const runs = new Notes<number>();
     const priorities = [0, -(2 ** 20) + 1, 2 ** 20 - 1, -1, 1];
-    for (const priority of priorities) await engine.enqueue({ name: 'a', args: [priority], priority });
+    for (const priority of priorities) await send(engine, { name: 'a', args: [priority], priority });
     for (const priority of [2 ** 20, -(2 ** 20)]) {
-      const error = await failure(engine.enqueue({ name: 'a', args: [], priority }));
+      const error = await failure(send(engine, { name: 'a', args: [], priority }));
       expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('priority') });
     }
     await engine.work([task('a', runs.note)], { concurrency: 1 });
@@ -99,16 +100,16 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
 
   test('refuses a name that UTF-8 cannot hold', async () => {
     const engine = closing(bullmq({ connection, queue }));
-    const error = await failure(engine.enqueue({ name: 'half \ud83d', args: [] }));
+    const error = await failure(send(engine, { name: 'half \ud83d', args: [] }));
     expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining('name') });
-    await engine.enqueue({ name: 'whole \ud83d\ude00', args: [] });
+    await send(engine, { name: 'whole \ud83d\ude00', args: [] });
   });
 
   test('does not count as an attempt that a worker took a task which it does not know', async () => {
     const engine = closing(bullmq({ connection, queue }));
     const reports = new Notes<unknown>();
     const ignorant = await engine.work([task('known', () => {})], { onError: reports.note });
-    const { id } = await engine.enqueue({ name: 'unknown', args: [] });
+    const { id } = await send(engine, { name: 'unknown', args: [] });
     await reports.first(1);
     await ignorant.close(); // It has put it back by then.
     expect(await engine.get(id)).toMatchObject({ state: 'queued', attempts: 0 });
@@ -122,14 +123,14 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     const onError = (): void => {};
     for (const name of ['a', 'b', 'c']) await engine.work([task(name, () => name)], { onError });
     for (const name of ['a', 'b', 'c']) {
-      const { id } = await engine.enqueue({ name, args: [] });
+      const { id } = await send(engine, { name, args: [] });
       expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1, result: name });
     }
   }, 60_000);
 
   test('gives up a task after the death of 5 workers that ran it, and reports it', async () => {
     const engine = closing(bullmq({ connection, queue }));
-    const { id } = await engine.enqueue({ name: 'deadly', args: [], retries: retries(10) });
+    const { id } = await send(engine, { name: 'deadly', args: [], retries: retries(10) });
     const client = new Redis(connection);
     await client.hset(`bull:${queue}:${id}`, 'stc', 5, 'ats', 5);
     await client.quit();
@@ -152,7 +153,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
       throw Object.assign(new Error(kept.message), { name: kept.name });
     });
     await engine.work([fails], { onError: () => {} });
-    const { id } = await engine.enqueue({ name: 'fails', args: [] });
+    const { id } = await send(engine, { name: 'fails', args: [] });
     expect(await over(engine, id)).toMatchObject({ state: 'failed', error: kept });
   });
 
@@ -167,16 +168,16 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     const engine = closing(bullmq({ connection, queue }));
     const { waits, started, end } = waitingTask('waits');
     await engine.work([waits], { concurrency: Number.POSITIVE_INFINITY });
-    for (let number = 0; number < 30; number++) await engine.enqueue({ name: 'waits', args: [number] });
+    for (let number = 0; number < 30; number++) await send(engine, { name: 'waits', args: [number] });
     await started.first(30);
     end();
   });
 
   test('what is being enqueued when close() is called is either stored or rejected', async () => {
     const engine = bullmq({ connection, queue });
-    const early = engine.enqueue({ name: 'a', args: [] });
+    const early = send(engine, { name: 'a', args: [] });
     await early;
-    const late = [1, 2, 3].map((number) => engine.enqueue({ name: 'a', args: [number] }));
+    const late = [1, 2, 3].map((number) => send(engine, { name: 'a', args: [number] }));
     await engine.close();
     const stored: string[] = [];
     for (const result of await Promise.allSettled([early, ...late])) {
@@ -216,7 +217,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
     await redis.stop();
     await sleep(2000);
     await redis.start();
-    await eventually(() => engine.enqueue({ name: 'waits', args: ['later'] }));
+    await eventually(() => send(engine, { name: 'waits', args: ['later'] }));
     await started.first(1);
     end();
     const messages = error.mock.calls.map(([{ err }]) => err.message);
@@ -228,14 +229,14 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
     const engine = closing(bullmq(own));
     const start = Date.now();
     const errors = await Promise.all([
-      failure(engine.enqueue({ name: 'a', args: [] })),
+      failure(send(engine, { name: 'a', args: [] })),
       failure(engine.get(randomUUID())),
       failure(engine.work([task('a', () => {})])),
     ]);
     for (const error of errors) expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
     expect(Date.now() - start).toBeLessThan(6000);
     await redis.start();
-    const { id } = await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+    const { id } = await eventually(() => send(engine, { name: 'a', args: [] }));
     const queue = new Queue('express-background-tasks', own);
     expect((await queue.getJobs()).map((job) => job.id)).toEqual([id]);
     expect(await queue.getWorkersCount()).toBe(0);
@@ -266,9 +267,9 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
   test('silently, with its connections open: enqueue and get reject in time, and work again after', async () => {
     await redis.start();
     const engine = closing(bullmq(own));
-    const { id } = await engine.enqueue({ name: 'a', args: [] });
+    const { id } = await send(engine, { name: 'a', args: [] });
     redis.freeze();
-    const errors = await Promise.all([failure(engine.enqueue({ name: 'a', args: [] })), failure(engine.get(id))]);
+    const errors = await Promise.all([failure(send(engine, { name: 'a', args: [] })), failure(engine.get(id))]);
     for (const error of errors) expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
     redis.thaw();
     expect(await eventually(() => engine.get(id))).toMatchObject({ id, state: 'queued' });
@@ -277,13 +278,13 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
   test('an enqueue that was under way is rejected at once and not sent again', async () => {
     await redis.start();
     const engine = closing(bullmq(own));
-    await engine.enqueue({ name: 'a', args: [] });
+    await send(engine, { name: 'a', args: [] });
     redis.freeze();
-    const rejected = failure(engine.enqueue({ name: 'a', args: [] }));
+    const rejected = failure(send(engine, { name: 'a', args: [] }));
     await redis.stop();
     expect(await rejected).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
     await redis.start();
-    await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+    await eventually(() => send(engine, { name: 'a', args: [] }));
     const queue = new Queue('express-background-tasks', own);
     expect(await queue.getJobs()).toHaveLength(2);
     await queue.close();
@@ -294,7 +295,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
     const engine = closing(bullmq(own));
     const { waits, started, end } = waitingTask('waits');
     await engine.work([waits]);
-    const { id } = await engine.enqueue({ name: 'waits', args: ['once'] });
+    const { id } = await send(engine, { name: 'waits', args: ['once'] });
     await started.first(1);
     await redis.stop();
     end();
@@ -315,7 +316,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
 function rejections(options: BullmqOptions): Promise<unknown[]> {
   const engine = closing(bullmq(options));
   return Promise.all([
-    failure(engine.enqueue({ name: 'a', args: [] })),
+    failure(send(engine, { name: 'a', args: [] })),
     failure(engine.get(randomUUID())),
     failure(engine.work([task('a', () => {})])),
   ]);

@@ -11,6 +11,7 @@ import { type CeleryOptions, celery } from '../../lib/drivers/celery/index.js';
 import type { BackgroundTasksError, TaskEngine } from '../../lib/index.js';
 import { OwnRabbitmq, rabbitmqServer } from './fixtures/own-rabbitmq.js';
 import { type OwnServer, ownRedis } from './fixtures/own-server.js';
+import { send } from './fixtures/send.js';
 import { TcpProxy } from './fixtures/tcp-proxy.js';
 import { describeWith } from './requirements.js';
 
@@ -99,7 +100,7 @@ function describeOutages(broker: Broker): void {
   let queue: string;
   let engine: TaskEngine;
 
-  const enqueue = (...args: unknown[]): Promise<{ id: string }> => engine.enqueue({ name: 'a', args });
+  const enqueue = (...args: unknown[]): Promise<{ id: string }> => send(engine, { name: 'a', args });
 
   beforeAll(async () => {
     port = await broker.start();
@@ -183,7 +184,7 @@ function describeOutages(broker: Broker): void {
       const { port: silentPort } = silent.address() as AddressInfo;
       try {
         const mute = open({ broker: `${broker.scheme}://127.0.0.1:${silentPort}`, queue });
-        const failures = await Promise.all([1, 2].map((n) => failure(mute.enqueue({ name: 'a', args: [n] }))));
+        const failures = await Promise.all([1, 2].map((n) => failure(send(mute, { name: 'a', args: [n] }))));
         for (const { error, took } of failures) {
           expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
           expect(took).toBeLessThan(inTime);
@@ -245,7 +246,7 @@ function describeOutages(broker: Broker): void {
 
   it('refused credentials are the reason given, but not told', async () => {
     const { error } = await failure(
-      open({ broker: `${broker.scheme}://nobody:secret@127.0.0.1:${proxy.port}`, queue }).enqueue({
+      send(open({ broker: `${broker.scheme}://nobody:secret@127.0.0.1:${proxy.port}`, queue }), {
         name: 'a',
         args: [],
       }),
@@ -267,9 +268,10 @@ function describeOutages(broker: Broker): void {
     async (_, portOf, isSilent) => {
       const program = `
         const { celery } = require('../../lib/drivers/celery/index.ts');
+        const { task } = require('../../lib/index.ts');
         const engine = celery({ broker: '${broker.scheme}://127.0.0.1:${portOf()}', queue: '${queue}' });
         process.stdin.on('end', () => engine.close()).resume();
-        engine.enqueue({ name: 'a', args: [] }).catch(() => {}).then(() => console.log('asked'));`;
+        engine.enqueue(task('a')).catch(() => {}).then(() => console.log('asked'));`;
       const args = ['--require', `${__dirname}/fixtures/typescript.cjs`, '--eval', program];
       const child = spawn(process.execPath, args, {
         cwd: __dirname,
@@ -299,22 +301,22 @@ describeWith({ server: ['RabbitMQ', 5672] }, 'celery over RabbitMQ: its queue', 
     await withChannel(5672, (channel) => channel.assertQueue(queue, { durable: true, maxPriority: 10 }));
     const engine = open({ broker, queue });
     for (let round = 0; round < 3; round++) {
-      await expect(engine.enqueue({ name: 'a', args: [] })).rejects.toMatchObject({
+      await expect(send(engine, { name: 'a', args: [] })).rejects.toMatchObject({
         code: 'ERR_INVALID_OPTION',
         message: expect.stringMatching(/"queueArguments" must.*inequivalent arg 'x-max-priority'/),
       });
     }
     const fitting = open({ broker, queue, queueArguments: { 'x-max-priority': 10 } });
-    const { id } = await fitting.enqueue({ name: 'a', args: [], priority: 10 });
+    const { id } = await send(fitting, { name: 'a', args: [], priority: 10 });
     expect(await storedInRabbitmq(5672, queue)).toEqual([id]);
     await withChannel(5672, (channel) => channel.deleteQueue(queue));
-    await engine.enqueue({ name: 'a', args: [] });
+    await send(engine, { name: 'a', args: [] });
   });
 
   it('belongs to another connection alone: enqueue rejects with the reason', async () => {
     await withChannel(5672, async (channel) => {
       await channel.assertQueue(queue, { exclusive: true });
-      await expect(open({ broker, queue }).enqueue({ name: 'a', args: [] })).rejects.toMatchObject({
+      await expect(send(open({ broker, queue }), { name: 'a', args: [] })).rejects.toMatchObject({
         code: 'ERR_ENGINE_UNAVAILABLE',
         message: expect.stringContaining('RESOURCE_LOCKED'),
       });
@@ -322,7 +324,7 @@ describeWith({ server: ['RabbitMQ', 5672] }, 'celery over RabbitMQ: its queue', 
   });
 
   it('is durable, and so are the messages', async () => {
-    await open({ broker, queue }).enqueue({ name: 'a', args: [] });
+    await send(open({ broker, queue }), { name: 'a', args: [] });
     await withChannel(5672, async (channel) => {
       await expect(channel.assertQueue(queue, { durable: true })).resolves.toMatchObject({ messageCount: 1 });
       expect(await channel.get(queue, { noAck: true })).toMatchObject({ properties: { deliveryMode: 2 } });
@@ -331,9 +333,9 @@ describeWith({ server: ['RabbitMQ', 5672] }, 'celery over RabbitMQ: its queue', 
 
   it('was deleted in the meantime: it is declared again, and the message is in it', async () => {
     const engine = open({ broker, queue });
-    await engine.enqueue({ name: 'a', args: [] });
+    await send(engine, { name: 'a', args: [] });
     await withChannel(5672, (channel) => channel.deleteQueue(queue));
-    const enqueued = await Promise.all([1, 2, 3].map((number) => engine.enqueue({ name: 'a', args: [number] })));
+    const enqueued = await Promise.all([1, 2, 3].map((number) => send(engine, { name: 'a', args: [number] })));
     expect((await storedInRabbitmq(5672, queue)).sort()).toEqual(enqueued.map(({ id }) => id).sort());
   });
 
@@ -345,7 +347,7 @@ describeWith({ server: ['RabbitMQ', 5672] }, 'celery over RabbitMQ: its queue', 
       queue,
       queueArguments: { 'x-expires': 1 },
     });
-    await expect(shortLived.enqueue({ name: 'a', args: [] })).rejects.toMatchObject({
+    await expect(send(shortLived, { name: 'a', args: [] })).rejects.toMatchObject({
       code: 'ERR_ENGINE_UNAVAILABLE',
       message: expect.stringContaining(`there is no queue "${queue}"`),
     });
@@ -356,15 +358,15 @@ describeWith({ server: ['RabbitMQ', 5672] }, 'celery over RabbitMQ: its queue', 
     async () => {
       const proxy = await startProxy(5672);
       const engine = open({ broker: `amqp://127.0.0.1:${proxy.port}`, queue });
-      const first = await engine.enqueue({ name: 'a', args: [] });
+      const first = await send(engine, { name: 'a', args: [] });
       proxy.hold();
-      const sent = failure(engine.enqueue({ name: 'a', args: ['sent'] }));
+      const sent = failure(send(engine, { name: 'a', args: ['sent'] }));
       proxy.inject(methodFrame(10, 60, shortString('low on memory')));
       const late = await sent;
       expect(late.error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       expect(late.took).toBeLessThan(inTime);
       for (let round = 0; round < 3; round++) {
-        const { error, took } = await failure(engine.enqueue({ name: 'a', args: ['not sent'] }));
+        const { error, took } = await failure(send(engine, { name: 'a', args: ['not sent'] }));
         expect(error).toMatchObject({
           code: 'ERR_ENGINE_UNAVAILABLE',
           message: expect.stringContaining('low on memory'),
@@ -373,7 +375,7 @@ describeWith({ server: ['RabbitMQ', 5672] }, 'celery over RabbitMQ: its queue', 
       }
       proxy.release();
       proxy.inject(methodFrame(10, 61));
-      const last = await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+      const last = await eventually(() => send(engine, { name: 'a', args: [] }));
       const stored = await storedInRabbitmq(5672, queue);
       expect(stored).toHaveLength(3);
       expect(stored).toEqual([first.id, expect.any(String), last.id]);
@@ -415,7 +417,7 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
       await node.addUserWithoutWriting('reader', 'secret');
       const engine = open({ broker: `amqp://reader:secret@127.0.0.1:${node.port}` });
       for (let round = 0; round < 3; round++) {
-        const failures = await Promise.all([1, 2].map((n) => failure(engine.enqueue({ name: 'a', args: [n] }))));
+        const failures = await Promise.all([1, 2].map((n) => failure(send(engine, { name: 'a', args: [n] }))));
         for (const { error } of failures) {
           expect(error).toMatchObject({
             code: 'ERR_ENGINE_UNAVAILABLE',
@@ -435,10 +437,10 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
     async (_, limit, size) => {
       await node.limitMessages(limit);
       const engine = open({ broker: `amqp://127.0.0.1:${node.port}` });
-      await engine.enqueue({ name: 'a', args: [] });
-      const small = Array.from({ length: 100 }, (_value, number) => engine.enqueue({ name: 'a', args: [number] }));
-      const large = failure(engine.enqueue({ name: 'a', args: ['x'.repeat(size)] }));
-      const more = Array.from({ length: 100 }, (_value, number) => engine.enqueue({ name: 'a', args: [number] }));
+      await send(engine, { name: 'a', args: [] });
+      const small = Array.from({ length: 100 }, (_value, number) => send(engine, { name: 'a', args: [number] }));
+      const large = failure(send(engine, { name: 'a', args: ['x'.repeat(size)] }));
+      const more = Array.from({ length: 100 }, (_value, number) => send(engine, { name: 'a', args: [number] }));
       const ids = (await Promise.all([...small, ...more])).map(({ id }) => id);
       expect((await large).error).toMatchObject({
         code: 'ERR_ENGINE_UNAVAILABLE',
@@ -457,14 +459,14 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
     'runs out of memory: enqueue rejects in time, and works again when there is some',
     async () => {
       const engine = open({ broker: `amqp://127.0.0.1:${node.port}` });
-      await engine.enqueue({ name: 'a', args: [] });
+      await send(engine, { name: 'a', args: [] });
       await node.raiseMemoryAlarm();
       // A broker that has not noticed yet still takes one.
-      const { error, took } = await failure(until(() => engine.enqueue({ name: 'a', args: [] }).then(() => false)));
+      const { error, took } = await failure(until(() => send(engine, { name: 'a', args: [] }).then(() => false)));
       expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       expect(took).toBeLessThan(patience);
       for (let round = 0; round < 3; round++) {
-        const again = await failure(engine.enqueue({ name: 'a', args: [] }));
+        const again = await failure(send(engine, { name: 'a', args: [] }));
         expect(again.error).toMatchObject({
           code: 'ERR_ENGINE_UNAVAILABLE',
           message: expect.stringContaining('memory'),
@@ -472,7 +474,7 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
         expect(again.took).toBeLessThan(4000);
       }
       await node.clearMemoryAlarm();
-      await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+      await eventually(() => send(engine, { name: 'a', args: [] }));
     },
     longPatience,
   );
@@ -509,15 +511,15 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery over Redis: a s
 
   it('has become a replica, which takes no writes: enqueue rejects with its reason, until it is none', async () => {
     const engine = open({ broker });
-    await engine.enqueue({ name: 'a', args: [] });
+    await send(engine, { name: 'a', args: [] });
     const admin = new Redis(broker);
     await admin.replicaof('127.0.0.1', 1);
-    await expect(engine.enqueue({ name: 'a', args: [] })).rejects.toMatchObject({
+    await expect(send(engine, { name: 'a', args: [] })).rejects.toMatchObject({
       code: 'ERR_ENGINE_UNAVAILABLE',
       message: expect.stringContaining('READONLY'),
     });
     await admin.replicaof('NO', 'ONE');
-    await engine.enqueue({ name: 'a', args: [] });
+    await send(engine, { name: 'a', args: [] });
     admin.disconnect();
   });
 
@@ -528,12 +530,12 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery over Redis: a s
       const proxy = await startProxy(server.port);
       const address = `redis://127.0.0.1:${proxy.port}`;
       const engine = open({ broker: address });
-      await engine.enqueue({ name: 'a', args: [] });
+      await send(engine, { name: 'a', args: [] });
       proxy.redirect(master.port);
       const admin = new Redis(broker);
       await admin.replicaof('127.0.0.1', master.port);
       const start = Date.now();
-      const { id } = await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+      const { id } = await eventually(() => send(engine, { name: 'a', args: [] }));
       expect(Date.now() - start).toBeLessThan(5000);
       expect(await storedInRedis(master.port, 'celery')).toContain(id);
       await until(() => proxy.connections === 1);
@@ -547,7 +549,7 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery over Redis: a s
     'get() rejects in time, and works again by itself',
     async () => {
       const engine = open({ broker, resultBackend: broker });
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       expect(await engine.get(id)).toBeUndefined();
       server.freeze();
       const frozen = await failure(engine.get(id));
@@ -606,7 +608,7 @@ class Load {
   async #run(engine: TaskEngine, caller: number): Promise<void> {
     while (!this.#isOver) {
       try {
-        this.ids.push((await engine.enqueue({ name: 'a', args: [caller] })).id);
+        this.ids.push((await send(engine, { name: 'a', args: [caller] })).id);
       } catch (error) {
         expect(error).toMatchObject({ name: 'BackgroundTasksError', code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
         this.#rejections++;

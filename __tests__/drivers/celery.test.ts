@@ -16,7 +16,6 @@ import {
   backgroundTasks,
   type Task,
   type TaskEngine,
-  type TaskMessage,
   type TaskRecord,
   task,
   taskStatus,
@@ -25,6 +24,7 @@ import { serve } from '../fixtures/serve.js';
 import { describeConformance, type FragileStore } from './conformance.js';
 import { celeryAppEnvironment, python, startCeleryWorker, stopCeleryWorker } from './fixtures/celery-worker.js';
 import { type OwnServer, ownRedis } from './fixtures/own-server.js';
+import { type Sent, send } from './fixtures/send.js';
 import { TcpProxy } from './fixtures/tcp-proxy.js';
 import { describeWith } from './requirements.js';
 
@@ -155,7 +155,7 @@ interface Bundler {
 describe('celery(): what it cannot do is refused before anything is sent', () => {
   const backoff = { limit: 1, minDelay: 1, maxDelay: 1, factor: 1, jitter: false };
   const nowhere = { amqp: 'amqp://127.0.0.1:1', redis: 'redis://127.0.0.1:1' };
-  const refused: [string, Partial<TaskMessage>, string][] = [
+  const refused: [string, Partial<Sent>, string][] = [
     ['retries', { retries: backoff }, 'autoretry_for'],
     ['key', { key: 'k' }, 'idempotent'],
     ['a delay beyond the years of Python', { delay: 8000 * 365.25 * 86_400_000 }, '"delay" is not possible'],
@@ -164,7 +164,7 @@ describe('celery(): what it cannot do is refused before anything is sent', () =>
   ];
   for (const [scheme, broker] of Object.entries(nowhere)) {
     it.each(refused)(`${scheme}: %s`, async (_, option, message) => {
-      await expect(open({ broker }).enqueue({ name: 'a', args: [], ...option })).rejects.toMatchObject({
+      await expect(send(open({ broker }), { name: 'a', args: [], ...option })).rejects.toMatchObject({
         code: 'ERR_INVALID_OPTION',
         message: expect.stringContaining(message),
       });
@@ -173,14 +173,14 @@ describe('celery(): what it cannot do is refused before anything is sent', () =>
 
   it.each([-1, 11, 256])('RabbitMQ: priority %p, with 10 as x-max-priority', async (priority) => {
     const engine = open({ broker: nowhere.amqp, queueArguments: { 'x-max-priority': 10 } });
-    await expect(engine.enqueue({ name: 'a', args: [], priority })).rejects.toMatchObject({
+    await expect(send(engine, { name: 'a', args: [], priority })).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
       message: `celery: "priority" is not possible: RabbitMQ has it from 0 to the queue's "x-max-priority", which is 10 in "queueArguments", and the task asks for ${priority}`,
     });
   });
 
   it.each([3, -1, -4, -12])('Redis: priority %p, which is none of kombu', async (priority) => {
-    await expect(open({ broker: nowhere.redis }).enqueue({ name: 'a', args: [], priority })).rejects.toMatchObject({
+    await expect(send(open({ broker: nowhere.redis }), { name: 'a', args: [], priority })).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
       message: `celery: "priority" is not possible: over Redis there are 0, -3, -6 and -9, not ${priority}`,
     });
@@ -202,7 +202,7 @@ describe('celery(): what it cannot do is refused before anything is sent', () =>
 
   it('kwargs() before the last argument', async () => {
     const args = [kwargs({ a: 1 }), kwargs({ b: 1 })];
-    await expect(open({ broker: nowhere.amqp }).enqueue({ name: 'a', args })).rejects.toMatchObject({
+    await expect(send(open({ broker: nowhere.amqp }), { name: 'a', args })).rejects.toMatchObject({
       code: 'ERR_TASK_NOT_SERIALIZABLE',
       message: 'task "a": args[0] is or holds kwargs(), which only the last argument can be',
     });
@@ -213,7 +213,7 @@ describe('celery(): what it cannot do is refused before anything is sent', () =>
     ['an array', [1, [[kwargs({ a: 1 })]]], 1],
     ['keyword arguments', ['/a', kwargs({ inner: kwargs({ a: 1 }) })], 1],
   ])('kwargs() inside of %s', async (_, args, index) => {
-    await expect(open({ broker: nowhere.amqp }).enqueue({ name: 'a', args })).rejects.toMatchObject({
+    await expect(send(open({ broker: nowhere.amqp }), { name: 'a', args })).rejects.toMatchObject({
       code: 'ERR_TASK_NOT_SERIALIZABLE',
       message: `task "a": args[${index}] is or holds kwargs(), which only the last argument can be`,
     });
@@ -224,9 +224,7 @@ describe('celery(): what it cannot do is refused before anything is sent', () =>
     ['objects', (inner: unknown) => ({ inner })],
     ['keyword arguments', (inner: unknown) => kwargs({ inner })],
   ])('arguments nested so deep that they would kill the worker: %s', async (_, wrap) => {
-    await expect(
-      open({ broker: nowhere.amqp }).enqueue({ name: 'a', args: [nested(201, wrap)] }),
-    ).rejects.toMatchObject({
+    await expect(send(open({ broker: nowhere.amqp }), { name: 'a', args: [nested(201, wrap)] })).rejects.toMatchObject({
       code: 'ERR_TASK_NOT_SERIALIZABLE',
       message: expect.stringContaining('200 levels'),
     });
@@ -349,8 +347,8 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
         let stopWorker: () => Promise<void>;
         let engine: TaskEngine;
 
-        const run = async (message: TaskMessage): Promise<TaskRecord> => {
-          const { id } = await engine.enqueue(message);
+        const run = async (message: Sent): Promise<TaskRecord> => {
+          const { id } = await send(engine, message);
           return over(engine, id);
         };
 
@@ -372,7 +370,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
           'a worker runs the task, and get() reads its result',
           async () => {
             const before = Date.now();
-            const { id } = await engine.enqueue({ name: 'images.resize', args: ['/a.png', 3] });
+            const { id } = await send(engine, { name: 'images.resize', args: ['/a.png', 3] });
             const record = await over(engine, id);
             expect(record).toEqual({
               id,
@@ -437,7 +435,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
         it(
           'the worker knows what Celery tells a task of its message',
           async () => {
-            const { id } = await engine.enqueue({ name: 'request', args: [], delay: 1000.5, timeout: 9500 });
+            const { id } = await send(engine, { name: 'request', args: [], delay: 1000.5, timeout: 9500 });
             const { result, enqueuedAt } = await over(engine, id);
             const { eta, ...rest } = result as { eta: string };
             expect(rest).toEqual({
@@ -500,11 +498,11 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
         it(
           'get() tells of a task that runs, and of one that waits for its retry',
           async () => {
-            const running = await engine.enqueue({ name: 'sleep', args: [2] });
+            const running = await send(engine, { name: 'sleep', args: [2] });
             expect(await reaches(engine, running.id, ({ state }) => state === 'running')).toMatchObject({
               attempts: 1,
             });
-            const retried = await engine.enqueue({ name: 'retry', args: [] });
+            const retried = await send(engine, { name: 'retry', args: [] });
             const waiting = await reaches(engine, retried.id, ({ state }) => state === 'queued');
             expect(waiting).toMatchObject({ name: 'retry', attempts: 1 });
             expect(waiting).not.toHaveProperty('error');
@@ -546,9 +544,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
           'a hundred at once: each runs once',
           async () => {
             const numbers = Array.from({ length: 100 }, (_, number) => number);
-            const enqueued = await Promise.all(
-              numbers.map((number) => engine.enqueue({ name: 'echo', args: [number] })),
-            );
+            const enqueued = await Promise.all(numbers.map((number) => send(engine, { name: 'echo', args: [number] })));
             const records = await Promise.all(enqueued.map(({ id }) => over(engine, id)));
             expect(records.map(({ result }) => result)).toEqual(numbers.map((number) => [[number], {}]));
           },
@@ -575,7 +571,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
             const theirs = await broker.take(url, queue);
             const engine = open({ broker: url, queue });
             const args = [1, 'ü', kwargs({ a: 2 })];
-            const { id } = await engine.enqueue({ name: 'echo', args, delay: 10_000, timeout: 5000 });
+            const { id } = await send(engine, { name: 'echo', args, delay: 10_000, timeout: 5000 });
             const ours = await broker.take(url, queue);
             expect(shape(ours)).toEqual(shape(theirs));
             expect(ours.body).toEqual(theirs.body);
@@ -586,7 +582,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
 
         it('arguments are stored as they were when enqueue was called', async () => {
           const args = [{ value: 'before' }, kwargs({ key: 'before' })];
-          const enqueued = open({ broker: url, queue }).enqueue({ name: 'a', args });
+          const enqueued = send(open({ broker: url, queue }), { name: 'a', args });
           args[0] = { value: 'after' };
           args.push({ value: 'added' });
           await enqueued;
@@ -598,7 +594,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
         });
 
         it('an excerpt of long arguments in the headers does not end with half a character', async () => {
-          await open({ broker: url, queue }).enqueue({ name: 'a', args: [`${'x'.repeat(1021)}🐎`] });
+          await send(open({ broker: url, queue }), { name: 'a', args: [`${'x'.repeat(1021)}🐎`] });
           expect(await broker.take(url, queue)).toMatchObject({ headers: { argsrepr: `["${'x'.repeat(1021)}` } });
         });
 
@@ -612,7 +608,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
             const ids = new Map<string, number>();
             for (const priority of priorities) {
               const message = { name: 'now', args: [] };
-              const { id } = await engine.enqueue(priority === undefined ? message : { ...message, priority });
+              const { id } = await send(engine, priority === undefined ? message : { ...message, priority });
               ids.set(id, priority ?? 0);
             }
             const worker = await startCeleryWorker({
@@ -700,7 +696,7 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery: get()', () => 
   beforeEach(async () => {
     const url = `redis://127.0.0.1:${redis.port}`;
     engine = open({ broker: url, resultBackend: url });
-    ({ id } = await engine.enqueue({ name: 'a', args: [] }));
+    ({ id } = await send(engine, { name: 'a', args: [] }));
   });
 
   const keep = (meta: unknown): Promise<unknown> =>

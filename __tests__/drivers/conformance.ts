@@ -1,5 +1,5 @@
 // The conformance suite: what every engine must do, run against each of them. It needs Jest, the library's public entry
-// and, beside this file, fixtures/worker-process.ts and fixtures/typescript.cjs: copy the three to test an engine of yours.
+// and, of the folder fixtures, worker-process.ts, send.ts and typescript.cjs: copy the four to test a driver of yours.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -17,6 +17,7 @@ import {
   type TaskTrace,
   task,
 } from '../../lib/index.js';
+import { type Sent, send } from './fixtures/send.js';
 import type { WorkerReport } from './fixtures/worker-process.js';
 
 /** What an engine may not have. The suite then asserts that it refuses it clearly. */
@@ -105,8 +106,8 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
     describe('enqueue', () => {
       test('resolves with an id, another one for each task', async () => {
         const engine = await openEngine();
-        const first = await engine.enqueue({ name: 'a', args: [1] });
-        const second = await engine.enqueue({ name: 'a', args: [1] });
+        const first = await send(engine, { name: 'a', args: [1] });
+        const second = await send(engine, { name: 'a', args: [1] });
         expect(typeof first.id).toBe('string');
         expect(first.id).not.toBe('');
         expect(second.id).not.toBe(first.id);
@@ -114,10 +115,10 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
 
       test('after close() it rejects with ERR_ENGINE_UNAVAILABLE; close() may be called twice', async () => {
         const engine = await openEngine();
-        await engine.enqueue({ name: 'a', args: [] });
+        await send(engine, { name: 'a', args: [] });
         await Promise.all([engine.close(), engine.close()]);
         await engine.close();
-        await expect(engine.enqueue({ name: 'a', args: [] })).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+        await expect(send(engine, { name: 'a', args: [] })).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       });
 
       const options: [Ability, Partial<TaskMessage>][] = [
@@ -131,12 +132,12 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         if (can(ability)) {
           test(`takes "${ability}"`, async () => {
             const engine = await openEngine();
-            await expect(engine.enqueue({ name: 'a', args: [], ...option })).resolves.toHaveProperty('id');
+            await expect(send(engine, { name: 'a', args: [], ...option })).resolves.toHaveProperty('id');
           });
         } else {
           test(`refuses "${ability}", which the engine does not have, with ERR_INVALID_OPTION`, async () => {
             const engine = await openEngine();
-            const refused = engine.enqueue({ name: 'a', args: [], ...option });
+            const refused = send(engine, { name: 'a', args: [], ...option });
             await expect(refused).rejects.toMatchObject({
               code: 'ERR_INVALID_OPTION',
               message: expect.stringContaining(ability),
@@ -157,11 +158,11 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
 
       test('enqueue rejects with ERR_ENGINE_UNAVAILABLE, status 503, within 5 s, and works again afterwards', async () => {
         const engine = await openEngine();
-        await engine.enqueue({ name: 'a', args: [] });
+        await send(engine, { name: 'a', args: [] });
         await fragile.stop();
         try {
           const start = Date.now();
-          const attempts = [1, 2, 3].map((n) => failure(engine.enqueue({ name: 'a', args: [n] })));
+          const attempts = [1, 2, 3].map((n) => failure(send(engine, { name: 'a', args: [n] })));
           for (const error of await Promise.all(attempts)) {
             expect(error).toMatchObject({ name: 'BackgroundTasksError', code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
           }
@@ -169,7 +170,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         } finally {
           await fragile.start();
         }
-        const { id } = await eventually(() => engine.enqueue({ name: 'a', args: [] }), patience / 2);
+        const { id } = await eventually(() => send(engine, { name: 'a', args: [] }), patience / 2);
         if (can('get')) expect(await engine.get(id)).toMatchObject({ id, state: 'queued' });
       });
 
@@ -185,15 +186,15 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
               await gate.opened;
             }),
           ]);
-          await engine.enqueue({ name: 'conformance.ran', args: [1] });
+          await send(engine, { name: 'conformance.ran', args: [1] });
           await ran.count(1);
-          const waiting = await engine.enqueue({ name: 'conformance.gate', args: [] });
+          const waiting = await send(engine, { name: 'conformance.gate', args: [] });
           await ran.count(2);
           await fragile.stop();
           gate.open(); // Ends while nobody can store that it did.
           await sleep(1000);
           await fragile.start();
-          await eventually(() => engine.enqueue({ name: 'conformance.ran', args: [2] }), patience / 2);
+          await eventually(() => send(engine, { name: 'conformance.ran', args: [2] }), patience / 2);
           await ran.first((value) => value === 2);
           if (can('get')) expect(await over(engine, waiting.id)).toMatchObject({ state: 'succeeded' });
           await worker.close();
@@ -212,7 +213,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       test('get: a task that waits is queued, without result, error or times of a run', async () => {
         const engine = await openEngine();
         const before = Date.now();
-        const { id } = await engine.enqueue({ name: 'conformance.waits', args: ['secret'] });
+        const { id } = await send(engine, { name: 'conformance.waits', args: ['secret'] });
         const record = await engine.get(id);
         expect(record).toEqual({
           id,
@@ -226,13 +227,13 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       });
 
       test('get: another engine over the same store knows the task', async () => {
-        const { id } = await (await openEngine()).enqueue({ name: 'a', args: [] });
+        const { id } = await send(await openEngine(), { name: 'a', args: [] });
         expect(await (await openEngine()).get(id)).toMatchObject({ id, state: 'queued' });
       });
     } else {
       test('get: rejects with ERR_INVALID_OPTION, since the engine does not have it', async () => {
         const engine = await openEngine();
-        const { id } = await engine.enqueue({ name: 'a', args: [] });
+        const { id } = await send(engine, { name: 'a', args: [] });
         await expect(engine.get(id)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
       });
     }
@@ -257,7 +258,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const engine = await openEngine();
         const started = new Gate();
         const gate = new Gate();
-        const { id } = await engine.enqueue({ name: 'conformance.sum', args: [1, 2] });
+        const { id } = await send(engine, { name: 'conformance.sum', args: [1, 2] });
         expect(await engine.get(id)).toMatchObject({ state: 'queued', attempts: 0 });
         await engine.work([
           task('conformance.sum', async (a: number, b: number) => {
@@ -290,7 +291,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       test('that was enqueued by one process runs in another one', async () => {
         const engine = await openEngine();
         const { reports } = await startWorkerProcess();
-        const { id } = await engine.enqueue({ name: 'conformance.record', args: ['from afar'] });
+        const { id } = await send(engine, { name: 'conformance.record', args: ['from afar'] });
         const ran = await reports.first((report) => report.event === 'ran');
         expect(ran).toEqual({ event: 'ran', args: ['from afar'], id, attempt: 1 });
         expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
@@ -321,7 +322,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           ['ž'.repeat(500_000)],
         ];
         for (const args of lists) {
-          await engine.enqueue({ name: 'conformance.record', args });
+          await send(engine, { name: 'conformance.record', args });
           expect(await seen.next()).toEqual(args);
         }
       });
@@ -330,7 +331,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const engine = await openEngine();
         const seen = await record(engine);
         const args = [{ value: 'before' }];
-        const enqueued = engine.enqueue({ name: 'conformance.record', args });
+        const enqueued = send(engine, { name: 'conformance.record', args });
         args[0] = { value: 'replaced' };
         args.push({ value: 'added' });
         await enqueued;
@@ -342,7 +343,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const names = ['a b', 'mail/send:now', 'Zpráva 📮', '*', "it's", 'x'.repeat(200)];
         await engine.work(names.map((name) => task(name, () => `ran ${name}`)));
         for (const name of names) {
-          const { id } = await engine.enqueue({ name, args: [] });
+          const { id } = await send(engine, { name, args: [] });
           expect(await over(engine, id)).toMatchObject({ name, state: 'succeeded', result: `ran ${name}` });
         }
       });
@@ -354,7 +355,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const results = [undefined, 1n, cycle, () => {}];
         await engine.work([task('conformance.result', (index: number) => results[index])]);
         for (const index of results.keys()) {
-          const { id } = await engine.enqueue({ name: 'conformance.result', args: [index] });
+          const { id } = await send(engine, { name: 'conformance.result', args: [index] });
           const finished = await over(engine, id);
           expect(finished.state).toBe('succeeded');
           expect(finished).not.toHaveProperty('result');
@@ -366,7 +367,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const results = [null, false, 0, '', [], '\u0000\ud800', { a: ['\u0000'] }];
         await engine.work([task('conformance.result', (index: number) => results[index])]);
         for (const [index, result] of results.entries()) {
-          const { id } = await engine.enqueue({ name: 'conformance.result', args: [index] });
+          const { id } = await send(engine, { name: 'conformance.result', args: [index] });
           const finished = await over(engine, id);
           expect(finished).toHaveProperty('result');
           expect(finished.result).toEqual(result);
@@ -378,7 +379,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const seen = await record(engine);
         const numbers = Array.from({ length: 100 }, (_, index) => index);
         const enqueued = await Promise.all(
-          numbers.map((number) => engine.enqueue({ name: 'conformance.record', args: [number] })),
+          numbers.map((number) => send(engine, { name: 'conformance.record', args: [number] })),
         );
         for (const { id } of enqueued)
           expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
@@ -400,7 +401,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
             });
           }),
         ]);
-        const { id } = await engine.enqueue({ name: 'conformance.context', args: [] });
+        const { id } = await send(engine, { name: 'conformance.context', args: [] });
         expect(await contexts.next()).toEqual({ id, name: 'conformance.context', attempt: 1, aborted: false });
       });
 
@@ -423,7 +424,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         channel.subscribe(subscribers);
         try {
           await engine.work([task('conformance.traced', async (value: number) => value + 1)]);
-          const { id } = await engine.enqueue({ name: 'conformance.traced', args: [1] });
+          const { id } = await send(engine, { name: 'conformance.traced', args: [1] });
           await over(engine, id);
           expect(events).toEqual(['start', 'end', 'asyncStart', 'asyncEnd']);
           expect([...traces]).toEqual([{ task: { id, name: 'conformance.traced', attempt: 1 }, args: [1], result: 2 }]);
@@ -439,7 +440,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const { onError, reports } = reporter();
         const thrown = new TypeError('the disk is full 🫠');
         await engine.work([task('conformance.fails', () => Promise.reject(thrown))], { onError });
-        const { id } = await engine.enqueue({ name: 'conformance.fails', args: [] });
+        const { id } = await send(engine, { name: 'conformance.fails', args: [] });
         const failed = await over(engine, id);
         expect(failed).toEqual({
           id,
@@ -470,7 +471,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           throw thrown;
         });
         await engine.work([fails], { logger });
-        const { id } = await engine.enqueue({ name: 'conformance.fails', args: [] });
+        const { id } = await send(engine, { name: 'conformance.fails', args: [] });
         expect(await logged.next()).toEqual({
           context: { err: thrown, task: { id, name: 'conformance.fails', attempt: 1 } },
           message: 'Background task "conformance.fails" failed',
@@ -494,7 +495,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         });
         await engine.work([throws], { onError });
         for (const index of values.keys()) {
-          const { id } = await engine.enqueue({ name: 'conformance.throws', args: [index] });
+          const { id } = await send(engine, { name: 'conformance.throws', args: [index] });
           const failed = await over(engine, id);
           expect(failed).toMatchObject({ state: 'failed', error: { name: 'Error', message: expect.any(String) } });
         }
@@ -512,7 +513,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
             return 'done';
           });
           await engine.work([flaky], { onError });
-          const { id } = await engine.enqueue({ name: 'conformance.flaky', args: [], retries: backoff(5) });
+          const { id } = await send(engine, { name: 'conformance.flaky', args: [], retries: backoff(5) });
           expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 3, result: 'done' });
           expect(attempts).toEqual([1, 2, 3]);
           expect(await engine.get(id)).not.toHaveProperty('error');
@@ -526,7 +527,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
             throw new Error(`attempt ${currentTask()?.attempt}`);
           });
           await engine.work([fails], { onError });
-          const { id } = await engine.enqueue({ name: 'conformance.fails', args: [], retries: backoff(2) });
+          const { id } = await send(engine, { name: 'conformance.fails', args: [], retries: backoff(2) });
           expect(await over(engine, id)).toMatchObject({
             state: 'failed',
             attempts: 3,
@@ -550,7 +551,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           });
           await engine.work([fails], { onError: () => {} });
           const retries = { limit: 1, minDelay: 1000, maxDelay: 1000, factor: 1, jitter: false };
-          await engine.enqueue({ name: 'conformance.fails', args: [], retries });
+          await send(engine, { name: 'conformance.fails', args: [], retries });
           const [first = 0, second = 0] = await times.count(2);
           expect(second - first).toBeGreaterThanOrEqual(950); // The store may have a clock of its own.
         });
@@ -570,7 +571,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
             { timeout: 60_000 },
           );
           await engine.work([hang], { onError });
-          const { id } = await engine.enqueue({ name: 'conformance.hang', args: [], timeout: 50 });
+          const { id } = await send(engine, { name: 'conformance.hang', args: [], timeout: 50 });
           const failed = await over(engine, id);
           expect(failed).toMatchObject({ state: 'failed', attempts: 1, error: { name: 'BackgroundTasksError' } });
           expect(failed.error?.message).toContain('50 ms');
@@ -584,7 +585,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const engine = await openEngine();
         const hang = task('conformance.hang', () => new Promise(() => {}), { timeout: 50 });
         await engine.work([hang], { onError: () => {} });
-        const { id } = await engine.enqueue({ name: 'conformance.hang', args: [] });
+        const { id } = await send(engine, { name: 'conformance.hang', args: [] });
         expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 1 });
       });
 
@@ -596,7 +597,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           );
           await engine.work([slowFirst]);
           const message = { name: 'conformance.slow-first', args: [], timeout: 100, retries: backoff(1) };
-          const { id } = await engine.enqueue(message);
+          const { id } = await send(engine, message);
           expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 'in time' });
         });
       }
@@ -607,7 +608,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const engine = await openEngine();
         const seen = new Seen<number>();
         for (let number = 0; number < 10; number++) {
-          await engine.enqueue({ name: 'conformance.number', args: [number] });
+          await send(engine, { name: 'conformance.number', args: [number] });
         }
         await engine.work([task('conformance.number', (number: number) => seen.add(number))], { concurrency: 1 });
         expect(await seen.count(10)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
@@ -627,7 +628,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           ];
           for (const [label, priority] of messages) {
             const message = { name: 'conformance.label', args: [label] };
-            await engine.enqueue(priority === undefined ? message : { ...message, priority });
+            await send(engine, priority === undefined ? message : { ...message, priority });
           }
           await engine.work([task('conformance.label', (label: string) => seen.add(label))], { concurrency: 1 });
           expect(await seen.count(6)).toEqual(['highest', 'high', 'high too', 'none', 'zero', 'low']);
@@ -639,8 +640,8 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           const engine = await openEngine();
           const seen = await record(engine);
           const start = Date.now();
-          const { id } = await engine.enqueue({ name: 'conformance.record', args: ['late'], delay: 1500 });
-          await engine.enqueue({ name: 'conformance.record', args: ['at once'] });
+          const { id } = await send(engine, { name: 'conformance.record', args: ['late'], delay: 1500 });
+          await send(engine, { name: 'conformance.record', args: ['at once'] });
           expect(await seen.next()).toEqual(['at once']);
           expect(await engine.get(id)).toMatchObject({ state: 'queued', attempts: 0 });
           expect(await seen.next()).toEqual(['late']);
@@ -654,11 +655,11 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       describe('a key', () => {
         test('gives the id of the task that is queued already, also where both are enqueued at once', async () => {
           const engine = await openEngine();
-          const message = (value: number): TaskMessage => ({ name: 'conformance.record', args: [value], key: 'daily' });
-          const [first, second] = await Promise.all([engine.enqueue(message(1)), engine.enqueue(message(2))]);
-          const third = await (await openEngine()).enqueue(message(3));
+          const message = (value: number): Sent => ({ name: 'conformance.record', args: [value], key: 'daily' });
+          const [first, second] = await Promise.all([send(engine, message(1)), send(engine, message(2))]);
+          const third = await send(await openEngine(), message(3));
           expect([second.id, third.id]).toEqual([first.id, first.id]);
-          const other = await engine.enqueue({ ...message(4), key: 'another' });
+          const other = await send(engine, { ...message(4), key: 'another' });
           expect(other.id).not.toBe(first.id);
           const seen = await record(engine);
           await over(engine, first.id);
@@ -680,16 +681,16 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
             if (label === 'fails') throw new Error('fails');
           });
           await engine.work([held], { onError: () => {} });
-          const message = (label: string): TaskMessage => ({ name: 'conformance.held', args: [label], key: 'k' });
-          const first = await engine.enqueue(message('first'));
+          const message = (label: string): Sent => ({ name: 'conformance.held', args: [label], key: 'k' });
+          const first = await send(engine, message('first'));
           await started.count(1);
-          expect(await engine.enqueue(message('second'))).toEqual(first);
+          expect(await send(engine, message('second'))).toEqual(first);
           gate.open();
           await over(engine, first.id);
-          const third = await engine.enqueue(message('fails'));
+          const third = await send(engine, message('fails'));
           expect(third.id).not.toBe(first.id);
           expect(await over(engine, third.id)).toMatchObject({ state: 'failed' });
-          const fourth = await engine.enqueue(message('fourth'));
+          const fourth = await send(engine, message('fourth'));
           expect(fourth.id).not.toBe(third.id);
           await over(engine, fourth.id);
           expect(started.all).toEqual(['first', 'fails', 'fourth']);
@@ -699,8 +700,8 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           test('is held by a delayed task', async () => {
             const engine = await openEngine();
             const message = { name: 'a', args: [], key: 'k' };
-            const first = await engine.enqueue({ ...message, delay: 3_600_000 });
-            expect(await engine.enqueue(message)).toEqual(first);
+            const first = await send(engine, { ...message, delay: 3_600_000 });
+            expect(await send(engine, message)).toEqual(first);
           });
         }
 
@@ -712,9 +713,9 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
             });
             await engine.work([failing]);
             const message = { name: 'conformance.fails', args: [], key: 'k', retries: backoff(1, 3_600_000) };
-            const first = await engine.enqueue(message);
+            const first = await send(engine, message);
             await reaches(engine, first.id, ({ state, attempts }) => state === 'queued' && attempts === 1);
-            expect(await engine.enqueue(message)).toEqual(first);
+            expect(await send(engine, message)).toEqual(first);
           });
         }
 
@@ -733,9 +734,9 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
             'X',
           ];
           const ids = new Set<string>();
-          for (const key of keys) ids.add((await engine.enqueue({ name: 'a', args: [], key })).id);
+          for (const key of keys) ids.add((await send(engine, { name: 'a', args: [], key })).id);
           expect(ids.size).toBe(keys.length);
-          for (const key of keys) ids.add((await engine.enqueue({ name: 'a', args: [], key })).id);
+          for (const key of keys) ids.add((await send(engine, { name: 'a', args: [], key })).id);
           expect(ids.size).toBe(keys.length);
         });
       });
@@ -762,7 +763,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           await gate.opened;
           running--;
         });
-        for (let count = 0; count < 7; count++) await engine.enqueue({ name: 'conformance.waits', args: [] });
+        for (let count = 0; count < 7; count++) await send(engine, { name: 'conformance.waits', args: [] });
         await engine.work([waits], { concurrency: 3 });
         await gates.count(3);
         for (let count = 0; count < 7; count++) (await gates.next()).open();
@@ -773,7 +774,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const engine = await openEngine();
         const { onError, reports } = reporter();
         const ignorant = await engine.work([task('conformance.known', () => {})], { onError });
-        const { id } = await engine.enqueue({ name: 'conformance.unknown', args: [1] });
+        const { id } = await send(engine, { name: 'conformance.unknown', args: [1] });
         await reports.count(1);
         await sleep(1500); // Several polls.
         expect(reports.all).toHaveLength(1);
@@ -799,8 +800,8 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           log.push(label);
         });
         const worker = await engine.work([waits], { concurrency: 1 });
-        const first = await engine.enqueue({ name: 'conformance.waits', args: ['first'] });
-        const second = await engine.enqueue({ name: 'conformance.waits', args: ['second'] });
+        const first = await send(engine, { name: 'conformance.waits', args: ['first'] });
+        const second = await send(engine, { name: 'conformance.waits', args: ['second'] });
         await started.opened;
         const closed = worker.close().then(() => log.push('closed'));
         await sleep(100);
@@ -810,7 +811,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         expect(log).toEqual(['first', 'closed']);
         expect(await engine.get(first.id)).toMatchObject({ state: 'succeeded' });
         expect(await engine.get(second.id)).toMatchObject({ state: 'queued', attempts: 0 });
-        await engine.enqueue({ name: 'conformance.waits', args: ['third'] });
+        await send(engine, { name: 'conformance.waits', args: ['third'] });
         expect(log).toEqual(['first', 'closed']);
       });
 
@@ -827,7 +828,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           });
         });
         const worker = await engine.work([hangsFirst], { onError });
-        const { id } = await engine.enqueue({ name: 'conformance.hangs-first', args: [] });
+        const { id } = await send(engine, { name: 'conformance.hangs-first', args: [] });
         const signal = await signals.next();
         await worker.close({ timeout: 50 });
         expect(signal.reason).toMatchObject({ code: 'ERR_TASK_ABANDONED' });
@@ -847,7 +848,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           log.push('ran');
         });
         await engine.work([waits]);
-        const { id } = await engine.enqueue({ name: 'conformance.waits', args: [] });
+        const { id } = await send(engine, { name: 'conformance.waits', args: [] });
         await started.opened;
         const closed = engine.close().then(() => log.push('closed'));
         await sleep(100);
@@ -866,7 +867,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       test('that is killed with -9 while it runs a task: another one runs it', async () => {
         const engine = await openEngine();
         const { child, reports } = await startWorkerProcess();
-        const { id } = await engine.enqueue({ name: 'conformance.hang', args: ['to be killed'] });
+        const { id } = await send(engine, { name: 'conformance.hang', args: ['to be killed'] });
         await reports.first((report) => report.event === 'hangs');
         await kill(child);
         const seen = await record(engine, 'conformance.hang');
@@ -902,7 +903,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
 
     async function enqueueMany(engine: TaskEngine, count: number): Promise<string[]> {
       const messages = Array.from({ length: count }, (_, number) => ({ name: 'conformance.record', args: [number] }));
-      const enqueued = await Promise.all(messages.map((message) => engine.enqueue(message)));
+      const enqueued = await Promise.all(messages.map((message) => send(engine, message)));
       return enqueued.map(({ id }) => id);
     }
   });

@@ -11,6 +11,7 @@ import { type OnError, type TaskEngine, task } from '../../lib/index.js';
 import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
 import { type OwnServer, ownPostgres } from './fixtures/own-server.js';
 import { createEngine, nativeRequire, type StartedBoss, startBoss } from './fixtures/pg-boss.js';
+import { send } from './fixtures/send.js';
 import {
   closing,
   eventually,
@@ -110,7 +111,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     ['priority', { priority: 2 ** 31 }],
     ['priority', { priority: -(2 ** 31) }],
   ])('refuses the %s of %j', async (option, message) => {
-    const error = await failure(engine.enqueue({ name: 'a', args: [], ...message }));
+    const error = await failure(send(engine, { name: 'a', args: [], ...message }));
     expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(option) });
   });
 
@@ -124,7 +125,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     expect(await reported.first(1)).toEqual([seen]);
     expect(await boss.findJobs(queue, { id })).toMatchObject([{ state: 'failed' }]);
     expect(await engine.get(id)).toMatchObject({ id, state: 'failed', attempts: 1, error: expect.anything() });
-    await engine.enqueue({ name: 'a', args: [] });
+    await send(engine, { name: 'a', args: [] });
     await ran.first(1);
   });
 
@@ -154,7 +155,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     };
     const slow = open({ complete });
     const ran = new Notes<number>();
-    for (const number of [1, 2, 3, 4]) await slow.enqueue({ name: 'a', args: [number] });
+    for (const number of [1, 2, 3, 4]) await send(slow, { name: 'a', args: [number] });
     await slow.work([task('a', ran.note)], { concurrency: 1 });
     expect(await ran.first(2)).toEqual([1, 2]);
     await sleep(100);
@@ -176,17 +177,17 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
 
   test('takes what is just within its limits', async () => {
     const limits = { timeout: 86_399_999, delay: 3650 * 24 * 60 * 60 * 1000, priority: 2 ** 31 - 1 };
-    const { id } = await engine.enqueue({ name: 'whole \ud83d\ude00', args: [], ...limits });
+    const { id } = await send(engine, { name: 'whole \ud83d\ude00', args: [], ...limits });
     expect(await engine.get(id)).toMatchObject({ state: 'queued' });
   });
 
   test('a worker takes of the tasks that it does not know each name once, and that counts as no attempt', async () => {
     const reports = new Notes<unknown>();
     const ignorant = await engine.work([task('known', () => {})], { onError: reports.note });
-    const { id } = await engine.enqueue({ name: 'unknown', args: [1] });
+    const { id } = await send(engine, { name: 'unknown', args: [1] });
     await reports.first(1);
-    const later = await engine.enqueue({ name: 'unknown', args: [2] });
-    const known = await engine.enqueue({ name: 'known', args: [] });
+    const later = await send(engine, { name: 'unknown', args: [2] });
+    const known = await send(engine, { name: 'known', args: [] });
     await over(engine, known.id);
     await ignorant.close(); // It has put it back by then.
     const [first] = await boss.findJobs(queue, { id });
@@ -203,13 +204,13 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     const onError = (): void => {};
     for (const name of ['a', 'b', 'c']) await engine.work([task(name, () => name)], { onError });
     for (const name of ['a', 'b', 'c']) {
-      const { id } = await engine.enqueue({ name, args: [] });
+      const { id } = await send(engine, { name, args: [] });
       expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1, result: name });
     }
   }, 60_000);
 
   test('gives up a task after the death of 5 workers that ran it, and reports it', async () => {
-    const { id } = await engine.enqueue({ name: 'deadly', args: [], retries: retries(10) });
+    const { id } = await send(engine, { name: 'deadly', args: [], retries: retries(10) });
     await sql(`UPDATE SCHEMA.job SET retry_count = 4, started_on = now() WHERE id = '${id}'`);
     const reports = new Notes<unknown>();
     const runs = new Notes<void>();
@@ -224,7 +225,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   });
 
   test('the death of a worker costs none of the retries', async () => {
-    const { id } = await engine.enqueue({ name: 'fails', args: [], retries: retries(2) });
+    const { id } = await send(engine, { name: 'fails', args: [], retries: retries(2) });
     await sql(`UPDATE SCHEMA.job SET retry_count = 3, started_on = now() WHERE id = '${id}'`);
     const fails = task('fails', () => {
       throw new Error('again');
@@ -236,7 +237,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   test('a worker sends heartbeats for what it runs', async () => {
     const { waits, started, end } = waitingTask('waits');
     await engine.work([waits]);
-    const { id } = await engine.enqueue({ name: 'waits', args: [] });
+    const { id } = await send(engine, { name: 'waits', args: [] });
     await started.first(1);
     await eventually(async () => {
       const [job] = (await boss.findJobs(queue, { id })) as unknown as { heartbeatOn: Date; startedOn: Date }[];
@@ -261,7 +262,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
       return outcome();
     });
     const worker = await engine.work([stale], { onError: reports.note });
-    const { id } = await engine.enqueue({ name: 'stale', args: [] });
+    const { id } = await send(engine, { name: 'stale', args: [] });
     await started.first(1);
     await sql(`UPDATE SCHEMA.job SET retry_count = retry_count + 1 WHERE id = '${id}'`);
     end();
@@ -275,7 +276,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
       throw new Error('again');
     });
     await engine.work([fails], { onError: () => {} });
-    const { id } = await engine.enqueue({ name: 'fails', args: [], retries: retries(1, 1_234_567) });
+    const { id } = await send(engine, { name: 'fails', args: [], retries: retries(1, 1_234_567) });
     const job = await eventually(async () => {
       const [found] = await boss.findJobs(queue, { id });
       if (found?.data.failed !== 1) throw new Error('not yet');
@@ -298,7 +299,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
       const reports = new Notes<unknown>();
       const own = open(difference());
       await own.work([fails], { onError: reports.note });
-      const { id } = await own.enqueue({ name: 'fails', args: [] });
+      const { id } = await send(own, { name: 'fails', args: [] });
       const failed = { state: 'failed', attempts: 1, error: { name: 'Error', message: 'no' } };
       expect(await over(own, id)).toMatchObject(failed);
       expect(await engine.get(id)).not.toHaveProperty('result');
@@ -309,7 +310,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
       const { methods, slowed } = slowedDown();
       const slow = open({ ...difference(), ...methods });
       await slow.work([fails], { onError: () => {} });
-      const { id } = await slow.enqueue({ name: 'fails', args: [] });
+      const { id } = await send(slow, { name: 'fails', args: [] });
       await Promise.race([slowed.first(1), over(engine, id)]);
       const { waits, started, end } = waitingTask('fails');
       await engine.work([waits]);
@@ -326,7 +327,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
         throw new Error('no');
       });
       await own.work([flaky], { onError: () => {} });
-      const { id } = await own.enqueue({ name: 'flaky', args: [], retries: retries(1, 3000) });
+      const { id } = await send(own, { name: 'flaky', args: [], retries: retries(1, 3000) });
       expect(await over(own, id)).toMatchObject({ state: 'failed', attempts: 2 });
       const [first = 0, second = 0] = await runs.first(2);
       expect(second - first).toBeGreaterThanOrEqual(3000);
@@ -337,7 +338,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
       const own = open(difference());
       const { waits, started } = waitingTask('waits');
       const worker = await own.work([waits]);
-      const { id } = await own.enqueue({ name: 'waits', args: [] });
+      const { id } = await send(own, { name: 'waits', args: [] });
       await started.first(1);
       await worker.close({ timeout: 0 });
       const start = Date.now();
@@ -352,7 +353,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
       throw new Error('no');
     });
     await engine.work([fails], { onError: () => {} });
-    const { id } = await engine.enqueue({ name: 'fails', args: [] });
+    const { id } = await send(engine, { name: 'fails', args: [] });
     await over(engine, id);
     expect(await boss.findJobs(queue, { id })).toMatchObject([{ state: 'failed' }]);
   });
@@ -368,18 +369,18 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     const { waits, started, end } = waitingTask('waits');
     await own.work([task('ends', () => {}), waits]);
     for (let round = 0; round < 3; round++) {
-      const { id } = await own.enqueue({ name: 'ends', args: [], key: 'k' });
+      const { id } = await send(own, { name: 'ends', args: [], key: 'k' });
       await over(own, id);
     }
-    const running = await own.enqueue({ name: 'waits', args: [], key: 'k' });
+    const running = await send(own, { name: 'waits', args: [], key: 'k' });
     await started.first(1);
-    expect(await own.enqueue({ name: 'waits', args: [], key: 'k' })).toEqual(running);
+    expect(await send(own, { name: 'waits', args: [], key: 'k' })).toEqual(running);
     expect(read.all).toEqual([1]);
     end();
   });
 
   test('a task that pg-boss was told to cancel has failed', async () => {
-    const { id } = await engine.enqueue({ name: 'a', args: [] });
+    const { id } = await send(engine, { name: 'a', args: [] });
     await boss.cancel(queue, id);
     const record = await engine.get(id);
     expect(record).toMatchObject({ state: 'failed', attempts: 0, finishedAt: expect.any(Date) });
@@ -388,7 +389,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
 
   test("close() leaves the user's pg-boss as it was", async () => {
     const listeners = boss.listenerCount('error');
-    await engine.enqueue({ name: 'a', args: [] });
+    await send(engine, { name: 'a', args: [] });
     await engine.work([]);
     await engine.close();
     expect(boss.listenerCount('error')).toBe(listeners - 1);
@@ -416,8 +417,8 @@ describeWith({ node: 22 }, 'pg-boss, over PGlite', () => {
       return value;
     });
     const message = { name: 'flaky', args: ['done \0'], key: 'k', retries: retries(2) };
-    const { id } = await engine.enqueue(message);
-    expect(await engine.enqueue(message)).toEqual({ id });
+    const { id } = await send(engine, message);
+    expect(await send(engine, message)).toEqual({ id });
     await engine.work([flaky]);
     expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 3, result: 'done \0' });
     await engine.close();
@@ -440,10 +441,10 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, while Postgre
 
   test('silently, with its connections open: enqueue and get reject in time, and work again after', async () => {
     const engine = closing(await createEngine(config));
-    const { id } = await engine.enqueue({ name: 'a', args: [] });
+    const { id } = await send(engine, { name: 'a', args: [] });
     server.freeze();
     const start = Date.now();
-    const errors = await Promise.all([failure(engine.enqueue({ name: 'a', args: [] })), failure(engine.get(id))]);
+    const errors = await Promise.all([failure(send(engine, { name: 'a', args: [] })), failure(engine.get(id))]);
     expect(Date.now() - start).toBeLessThan(6000);
     for (const error of errors) expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
     server.thaw();
@@ -453,9 +454,9 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, while Postgre
   test('what was rejected before it could be sent is not stored later', async () => {
     const engine = closing(await createEngine(config)); // It has not made its queue yet.
     server.freeze();
-    expect(await failure(engine.enqueue({ name: 'a', args: [] }))).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    expect(await failure(send(engine, { name: 'a', args: [] }))).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
     server.thaw();
-    const { id } = await eventually(() => engine.enqueue({ name: 'a', args: [] }));
+    const { id } = await eventually(() => send(engine, { name: 'a', args: [] }));
     const boss = await startBoss(config);
     expect((await boss.findJobs(queue, {})).map((job) => job.id)).toEqual([id]);
     await boss.stop();
@@ -469,7 +470,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, while Postgre
     await server.stop();
     while (error.mock.calls.length === 0) await sleep(50);
     await server.start();
-    const { id } = await eventually(() => engine.enqueue({ name: 'waits', args: ['later'] }));
+    const { id } = await eventually(() => send(engine, { name: 'waits', args: ['later'] }));
     await started.first(1);
     end();
     expect(await eventually(() => over(engine, id))).toMatchObject({ state: 'succeeded' });
@@ -483,7 +484,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, while Postgre
     const engine = closing(await createEngine(config));
     const { waits, started, end } = waitingTask('waits');
     await engine.work([waits]);
-    const { id } = await engine.enqueue({ name: 'waits', args: ['once'] });
+    const { id } = await send(engine, { name: 'waits', args: ['once'] });
     await started.first(1);
     await server.stop();
     end();
@@ -504,7 +505,7 @@ describeWith({ node: 22 }, 'pg-boss that was not started', () => {
   test('enqueue rejects with ERR_ENGINE_UNAVAILABLE, which says what to do', async () => {
     const { PgBoss } = nativeRequire('pg-boss') as { PgBoss: new (options: object) => StartedBoss };
     const engine = closing(pgBoss(new PgBoss({ connectionString: database })));
-    const error = await failure(engine.enqueue({ name: 'a', args: [] }));
+    const error = await failure(send(engine, { name: 'a', args: [] }));
     expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', message: expect.stringContaining('start()') });
   });
 });

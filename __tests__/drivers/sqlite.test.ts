@@ -14,6 +14,7 @@ import { deferred } from '../fixtures/deferred.js';
 import { serve } from '../fixtures/serve.js';
 import { fakeTimeouts } from '../fixtures/timeouts.js';
 import { describeConformance, type FragileStore } from './conformance.js';
+import { send } from './fixtures/send.js';
 import { describeWith } from './requirements.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'tasks-'));
@@ -97,7 +98,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
   /** Enqueues without a word to the workers of this process, as another process would. */
   async function enqueueFromAfar(path: string, name: string): Promise<string> {
     const engine = sqlite({ path });
-    const { id } = await engine.enqueue({ name, args: [] });
+    const { id } = await send(engine, { name, args: [] });
     await engine.close();
     return id;
   }
@@ -107,6 +108,9 @@ describeWith({ node: 22 }, 'sqlite', () => {
     const row = database.prepare('SELECT count(*) AS count FROM background_tasks').get() as { count: number };
     return row.count;
   }
+
+  const refuseBad = `CREATE TRIGGER refuse_bad BEFORE INSERT ON background_tasks WHEN NEW.name = 'bad'
+    BEGIN SELECT RAISE(FAIL, 'refused'); END`;
 
   describe('options', () => {
     const bad: [unknown, string][] = [
@@ -170,7 +174,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const engine = open({ path: newPath() });
       await engine.work([task('a', () => {})]);
       for (let round = 0; round < 3; round++) {
-        const { id } = await engine.enqueue({ name: 'a', args: [] });
+        const { id } = await send(engine, { name: 'a', args: [] });
         expect(last()).toBe('synchronous = FULL');
         await over(engine, id);
         expect(last()).toBe('synchronous = NORMAL');
@@ -181,7 +185,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('keeps tasks while no program runs', async () => {
       const path = newPath();
       const first = open({ path });
-      const { id } = await first.enqueue({ name: 'a', args: [1] });
+      const { id } = await send(first, { name: 'a', args: [1] });
       await first.close();
       expect(await open({ path }).get(id)).toMatchObject({ id, state: 'queued' });
     });
@@ -189,7 +193,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('has no log beside it after close()', async () => {
       const path = newPath();
       const engine = open({ path });
-      await engine.enqueue({ name: 'a', args: [1] });
+      await send(engine, { name: 'a', args: [1] });
       await engine.close();
       expect(connect(path).pragma('integrity_check', { simple: true })).toBe('ok');
       expect(rowsOf(path)).toBe(1);
@@ -218,7 +222,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const pragmas = jest.spyOn(Database.prototype, 'pragma');
       const engine = open({ path: ':memory:' });
       await engine.work([task('a', () => 'ran')]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       expect(await over(engine, id)).toMatchObject({ result: 'ran' });
       // Where there is no WAL, less than FULL could spoil the file.
       expect(pragmas.mock.calls.flat()).not.toContain('synchronous = NORMAL');
@@ -230,7 +234,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('all enqueues of one turn of the event loop share a commit, with the worker that takes them', async () => {
       const { database, commits } = counting(connect(newPath()));
       const engine = open({ database });
-      const enqueue = (): Promise<{ id: string }> => engine.enqueue({ name: 'a', args: [] });
+      const enqueue = (): Promise<{ id: string }> => send(engine, { name: 'a', args: [] });
       commits.count = 0;
       await Promise.all(Array.from({ length: 32 }, enqueue));
       expect(commits.count).toBe(1);
@@ -244,9 +248,9 @@ describeWith({ node: 22 }, 'sqlite', () => {
       await Promise.all([turn(), sleep(20)]);
       commits.count = 0;
       jest.spyOn(performance, 'now').mockReturnValue(performance.now()); // However slow the machine: one time slice.
-      const ids = await Promise.all(Array.from({ length: 32 }, () => engine.enqueue({ name: 'b', args: [] })));
-      expect(ran).toBe(32);
+      const ids = await Promise.all(Array.from({ length: 32 }, () => send(engine, { name: 'b', args: [] })));
       for (const { id } of ids) await over(engine, id);
+      expect(ran).toBe(32);
       expect(commits.count).toBe(2);
     });
 
@@ -256,7 +260,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const other = connect(path);
       other.exec('BEGIN IMMEDIATE');
       let settled = false;
-      const enqueued = engine.enqueue({ name: 'a', args: [] }).finally(() => {
+      const enqueued = send(engine, { name: 'a', args: [] }).finally(() => {
         settled = true;
       });
       await sleep(100);
@@ -266,12 +270,13 @@ describeWith({ node: 22 }, 'sqlite', () => {
     });
 
     it('a task that cannot be written does not take its neighbours with it', async () => {
-      const engine = open({ path: newPath() });
-      const bad = { name: { not: 'a string' } as unknown as string, args: [] };
+      const database = connect(newPath());
+      const engine = open({ database });
+      database.exec(refuseBad);
       const results = await Promise.allSettled([
-        engine.enqueue({ name: 'a', args: [] }),
-        engine.enqueue(bad),
-        engine.enqueue({ name: 'a', args: [] }),
+        send(engine, { name: 'a', args: [] }),
+        send(engine, { name: 'bad', args: [] }),
+        send(engine, { name: 'a', args: [] }),
       ]);
       expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
       expect(results[1]).toMatchObject({ reason: { code: 'ERR_ENGINE_UNAVAILABLE' } });
@@ -283,19 +288,19 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const pages = Number(database.pragma('page_count', { simple: true }));
       database.pragma(`max_page_count = ${pages}`);
       const rejected = Promise.allSettled(
-        Array.from({ length: 3 }, () => engine.enqueue({ name: 'a', args: ['x'.repeat(100_000)] })),
+        Array.from({ length: 3 }, () => send(engine, { name: 'a', args: ['x'.repeat(100_000)] })),
       );
       for (const result of await rejected) {
         expect(result).toMatchObject({ reason: { code: 'ERR_ENGINE_UNAVAILABLE', cause: { code: 'SQLITE_FULL' } } });
       }
       database.pragma(`max_page_count = ${pages + 1000}`);
-      await engine.enqueue({ name: 'a', args: ['x'.repeat(100_000)] });
+      await send(engine, { name: 'a', args: ['x'.repeat(100_000)] });
     });
   });
 
   describe('text that UTF-8 does not have', () => {
     it('in a name is refused with ERR_INVALID_OPTION: no worker would find it', async () => {
-      await expect(open({ path: newPath() }).enqueue({ name: 'a\ud800', args: [] })).rejects.toMatchObject({
+      await expect(send(open({ path: newPath() }), { name: 'a\ud800', args: [] })).rejects.toMatchObject({
         code: 'ERR_INVALID_OPTION',
         message: 'sqlite: "name" is not possible: it has half a surrogate pair',
       });
@@ -303,7 +308,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
 
     it('in a key differs from any other', async () => {
       const engine = open({ path: newPath() });
-      const enqueue = async (key: string): Promise<string> => (await engine.enqueue({ name: 'a', args: [], key })).id;
+      const enqueue = async (key: string): Promise<string> => (await send(engine, { name: 'a', args: [], key })).id;
       const keys = ['k\ud800', 'k\ud801', 'k\ufffd', 'k\ud800'];
       const [first, second, third, again] = await Promise.all(keys.map(enqueue));
       expect(again).toBe(first);
@@ -319,7 +324,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       return ended.promise;
     });
     await engine.work([waits]);
-    const { id } = await engine.enqueue({ name: 'a', args: [] });
+    const { id } = await send(engine, { name: 'a', args: [] });
     await running.promise;
     const timeouts = jest.spyOn(globalThis, 'setTimeout');
     const closed = engine.close();
@@ -334,7 +339,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
   it('close() waits for enqueues that are under way', async () => {
     const path = newPath();
     const engine = open({ path });
-    const enqueued = engine.enqueue({ name: 'a', args: [] });
+    const enqueued = send(engine, { name: 'a', args: [] });
     await engine.close();
     await expect(enqueued).resolves.toHaveProperty('id');
     expect(rowsOf(path)).toBe(1);
@@ -364,7 +369,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       let enqueued: Promise<{ id: string }> | undefined;
       database.transaction(() => {
         database.exec('INSERT INTO orders VALUES (1)');
-        enqueued = engine.enqueue({ name: 'a', args: [] });
+        enqueued = send(engine, { name: 'a', args: [] });
         expect([orders.get(), tasks.get()]).toEqual([0, 0]);
       })();
       expect([orders.get(), tasks.get()]).toEqual([1, 1]);
@@ -379,13 +384,13 @@ describeWith({ node: 22 }, 'sqlite', () => {
       await engine.work([task('a', () => ran++)]);
       let enqueued: Promise<{ id: string }> | undefined;
       const failing = database.transaction(() => {
-        enqueued = engine.enqueue({ name: 'a', args: [], key: 'k' });
+        enqueued = send(engine, { name: 'a', args: [], key: 'k' });
         throw new Error('no such customer');
       });
       expect(failing).toThrow('no such customer');
       const undone = (await enqueued)?.id ?? '';
       expect(await engine.get(undone)).toBeUndefined();
-      const { id } = await engine.enqueue({ name: 'a', args: [], key: 'k' }); // The key is free.
+      const { id } = await send(engine, { name: 'a', args: [], key: 'k' }); // The key is free.
       expect(id).not.toBe(undone);
       await over(engine, id);
       expect(ran).toBe(1);
@@ -394,9 +399,9 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('rejects where the insert fails in the transaction', async () => {
       const database = connect(newPath());
       const engine = open({ database });
+      database.exec(refuseBad);
       database.exec('BEGIN');
-      const bad = { name: { not: 'a string' } as unknown as string, args: [] };
-      await expect(engine.enqueue(bad)).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+      await expect(send(engine, { name: 'bad', args: [] })).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       database.exec('ROLLBACK');
     });
 
@@ -434,7 +439,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const database = connect(path);
       const engine = open({ database });
       let settled = false;
-      const enqueued = engine.enqueue({ name: 'a', args: [] }).finally(() => {
+      const enqueued = send(engine, { name: 'a', args: [] }).finally(() => {
         settled = true;
       });
       database.exec('BEGIN'); // In the same turn, and left open for some.
@@ -448,14 +453,14 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('a transaction that is left open for 5 seconds makes it ERR_ENGINE_UNAVAILABLE', async () => {
       const database = connect(newPath());
       const engine = open({ database });
-      const enqueued = engine.enqueue({ name: 'a', args: [] });
+      const enqueued = send(engine, { name: 'a', args: [] });
       database.exec('BEGIN');
       await expect(enqueued).rejects.toMatchObject({
         code: 'ERR_ENGINE_UNAVAILABLE',
         message: expect.stringContaining('transaction has not ended'),
       });
       database.exec('COMMIT');
-      await expect(engine.enqueue({ name: 'a', args: [] })).resolves.toHaveProperty('id');
+      await expect(send(engine, { name: 'a', args: [] })).resolves.toHaveProperty('id');
     }, 15_000);
 
     it('may read row by row meanwhile', async () => {
@@ -464,7 +469,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const engine = open({ database });
       const rows = database.prepare('SELECT n FROM numbers').iterate();
       rows.next();
-      const enqueued = engine.enqueue({ name: 'a', args: [] });
+      const enqueued = send(engine, { name: 'a', args: [] });
       await sleep(30);
       rows.return?.();
       await expect(enqueued).resolves.toHaveProperty('id');
@@ -478,7 +483,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const before = pragmas.map((pragma) => database.pragma(pragma, { simple: true }));
       const engine = open({ database });
       await engine.work([task('a', () => currentTask()?.attempt)]);
-      const { id } = await engine.enqueue({ name: 'a', args: [], delay: 1 });
+      const { id } = await send(engine, { name: 'a', args: [], delay: 1 });
       expect(await over(engine, id)).toMatchObject({ attempts: 1, result: 1 });
       await engine.close();
       expect(database.open).toBe(true);
@@ -490,7 +495,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const engine = open({ database });
       await engine.work([task('a', () => {})]);
       database.close();
-      await expect(engine.enqueue({ name: 'a', args: [] })).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+      await expect(send(engine, { name: 'a', args: [] })).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       await expect(engine.get(randomUUID())).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       await engine.close();
     });
@@ -498,7 +503,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('get waits for a lock, and rejects with ERR_ENGINE_UNAVAILABLE after 5 seconds', async () => {
       const path = newPath();
       const engine = open({ database: connect(path, { timeout: 0 }) }); // Not in WAL mode, where readers never wait.
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       const other = connect(path);
       other.exec('BEGIN EXCLUSIVE');
       const got = engine.get(id);
@@ -519,7 +524,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const reader = connect(path);
       reader.exec('BEGIN; SELECT * FROM background_tasks');
       reader.prepare('SELECT * FROM background_tasks').all();
-      const enqueued = engine.enqueue({ name: 'a', args: [] });
+      const enqueued = send(engine, { name: 'a', args: [] });
       await sleep(50);
       reader.exec('COMMIT');
       const { id } = await enqueued;
@@ -538,7 +543,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       await engine.work([flaky]);
       await sleep(20); // The first look at the table is over.
       const retries = { limit: 1, minDelay: 30, maxDelay: 30, factor: 1, jitter: false };
-      const { id } = await engine.enqueue({ name: 'a', args: [], delay: 50, retries });
+      const { id } = await send(engine, { name: 'a', args: [], delay: 50, retries });
       const { result } = await over(engine, id);
       expect(result).toBeGreaterThanOrEqual(80);
     });
@@ -554,7 +559,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
 
     it('run more tasks than one transaction takes, at any concurrency', async () => {
       const engine = open({ path: newPath(), pollInterval: 1_000_000, lease: 1_000_000 });
-      const ids = await Promise.all(Array.from({ length: 250 }, () => engine.enqueue({ name: 'a', args: [] })));
+      const ids = await Promise.all(Array.from({ length: 250 }, () => send(engine, { name: 'a', args: [] })));
       let running = 0;
       const gate = deferred();
       const waits = task('a', () => {
@@ -571,7 +576,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const names = ['b', 'a', 'c', 'a', 'b'];
       let last = '';
       for (const [index, name] of names.entries()) {
-        last = (await engine.enqueue({ name, args: [index], priority: name === 'c' ? 1 : 0 })).id;
+        last = (await send(engine, { name, args: [index], priority: name === 'c' ? 1 : 0 })).id;
       }
       const tasks = ['a', 'b', 'c'].map((name) => task(name, (index: number) => ran.push(`${name}${index}`)));
       await engine.work(tasks, { concurrency: 1 });
@@ -593,14 +598,14 @@ describeWith({ node: 22 }, 'sqlite', () => {
         seen.push(turns);
         block(6);
       });
-      const ids = await Promise.all(Array.from({ length: 5 }, () => engine.enqueue({ name: 'a', args: [] })));
+      const ids = await Promise.all(Array.from({ length: 5 }, () => send(engine, { name: 'a', args: [] })));
       await engine.work([blocks]);
       for (const { id } of ids) await over(engine, id);
       counts = false;
       expect(new Set(seen).size).toBe(5);
     });
 
-    it('tasks that were taken and not yet started run before close() resolves', async () => {
+    it('tasks that were taken and had not begun when it closes are given back as if they had not been taken', async () => {
       const engine = open({ path: newPath() });
       const stores = new AsyncLocalStorage<string>();
       const seen: unknown[] = [];
@@ -610,19 +615,25 @@ describeWith({ node: 22 }, 'sqlite', () => {
         block(6);
         closed ??= stores.run('the store of who closes', () => worker.close());
       });
-      const ids = await Promise.all(Array.from({ length: 5 }, () => engine.enqueue({ name: 'a', args: [] })));
+      const ids = await Promise.all(Array.from({ length: 5 }, () => send(engine, { name: 'a', args: [] })));
       const worker = await engine.work([blocks]);
       await reaches(engine, ids[0]?.id ?? '', ({ state }) => state !== 'queued');
       await closed;
-      expect(seen).toEqual(Array(5).fill(undefined));
-      for (const { id } of ids) expect(await engine.get(id)).toMatchObject({ state: 'succeeded' });
+      expect(seen).toEqual([undefined]);
+      const [first, ...others] = await Promise.all(ids.map(({ id }) => engine.get(id)));
+      expect(first).toMatchObject({ state: 'succeeded', attempts: 1 });
+      for (const { id, name, enqueuedAt } of others as TaskRecord[]) {
+        expect(others).toContainEqual({ id, name, state: 'queued', attempts: 0, enqueuedAt });
+      }
+      await engine.work([task('a', () => {})]);
+      for (const { id } of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
     });
 
     it('one that was woken while it closed leaves no timer', async () => {
       fakeTimeouts();
       const engine = open({ path: newPath() });
       const worker = await engine.work([task('a', () => {})]);
-      const enqueued = engine.enqueue({ name: 'a', args: [] });
+      const enqueued = send(engine, { name: 'a', args: [] });
       await worker.close();
       const { id } = await enqueued;
       await turn();
@@ -637,10 +648,10 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const follows = task('first', async () => {
         running.resolve();
         await sleep(50);
-        return engine.enqueue({ name: 'second', args: [] });
+        return send(engine, { name: 'second', args: [] });
       });
       await engine.work([follows]);
-      const { id } = await engine.enqueue({ name: 'first', args: [] });
+      const { id } = await send(engine, { name: 'first', args: [] });
       await running.promise;
       await engine.close();
       const record = await open({ path }).get(id);
@@ -656,7 +667,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
         running.resolve();
         return new Promise(() => {});
       });
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       const worker = await engine.work([hangsFirst]);
       await running.promise;
       await engine.work([hangsFirst]);
@@ -672,9 +683,9 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const ended = deferred();
       await engine.work([task('a', () => {})], { onError });
       await engine.work([task('b', () => ended.promise)], { concurrency: 1, onError });
-      await engine.enqueue({ name: 'b', args: [] });
-      await engine.enqueue({ name: 'b', args: [] }); // Waits.
-      await engine.enqueue({ name: 'c', args: [] });
+      await send(engine, { name: 'b', args: [] });
+      await send(engine, { name: 'b', args: [] }); // Waits.
+      await send(engine, { name: 'c', args: [] });
       while (errors.length === 0) await sleep(20);
       ended.resolve();
       for (const error of errors) expect(error).toMatchObject({ message: expect.stringContaining('"c"') });
@@ -685,11 +696,11 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const [engine, other] = [open({ path, lease: 1500 }), open({ path, lease: 1500 })];
       const ended = deferred();
       const tasks = [task('quick', () => {}), task('slow', () => ended.promise)];
-      const { id } = await other.enqueue({ name: 'quick', args: [] });
-      for (let count = 0; count < 3; count++) await other.enqueue({ name: 'slow', args: [] });
+      const { id } = await send(other, { name: 'quick', args: [] });
+      for (let count = 0; count < 3; count++) await send(other, { name: 'slow', args: [] });
       const worker = await other.work(tasks, { concurrency: 2 });
       await over(other, id);
-      for (const name of ['quick', 'nobody']) await engine.enqueue({ name, args: [] });
+      for (const name of ['quick', 'nobody']) await send(engine, { name, args: [] });
       connect(path).exec('UPDATE background_tasks SET run_at = 0');
       const names: string[] = [];
       await engine.work([], { onError: (_error, context) => void names.push(context.task.name) });
@@ -717,7 +728,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const options = [{}, {}, {}, { delay: 50 }, { retries }];
       await Promise.all(
         options.map((option, index) =>
-          stores.run(`of request ${index}`, () => engine.enqueue({ name: 'a', args: [], ...option })),
+          stores.run(`of request ${index}`, () => send(engine, { name: 'a', args: [], ...option })),
         ),
       );
       while (seen.length < 11) await sleep(10);
@@ -728,14 +739,14 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const stores = new AsyncLocalStorage<string>();
       const seen = new Set<unknown>();
       const engine = open({ database: connect(newPath(), { verbose: () => void seen.add(stores.getStore()) }) });
-      await stores.run('of a request', () => engine.enqueue({ name: 'a', args: [] }));
+      await stores.run('of a request', () => send(engine, { name: 'a', args: [] }));
       expect([...seen]).toEqual([undefined]);
     });
 
     it('a row that somebody else has spoiled makes its task fail, and nothing else', async () => {
       const path = newPath();
       const engine = open({ path });
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       connect(path).exec("UPDATE background_tasks SET args = 'no JSON'");
       await engine.work([task('a', () => {})], { onError: () => {} });
       expect(await over(engine, id)).toMatchObject({ state: 'failed', error: { name: 'SyntaxError' } });
@@ -758,7 +769,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
         await sleep(900);
       });
       const worker = await engine.work([slow]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       await running.promise;
       await other.work([slow]);
       await sleep(300);
@@ -779,7 +790,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
         throw new Error('too late to matter');
       });
       await slowEngine.work([slow], { concurrency: 1, onError: (error) => void errors.push(error) });
-      const { id } = await slowEngine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(slowEngine, { name: 'a', args: [] });
       await running.promise;
       connect(path).exec("UPDATE background_tasks SET worker = 'dead', lease_until = 0");
       await fastEngine.work([task('a', () => 'by the second')]);
@@ -799,7 +810,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
         await sleep(50);
       });
       await engine.work([blocks]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
       expect(runs).toBe(1);
     });
@@ -812,11 +823,11 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const ended = deferred();
       await engine.work([task('waits', () => ended.promise)], { concurrency: 1 });
       await engine.work([task('blocks', () => block(100))], { concurrency: 1 });
-      const { id } = await engine.enqueue({ name: 'waits', args: [] });
+      const { id } = await send(engine, { name: 'waits', args: [] });
       await reaches(engine, id, ({ state }) => state === 'running');
       const { now } = Date;
       jest.spyOn(Date, 'now').mockImplementation(() => now() + step);
-      const ids = await Promise.all(Array.from({ length: 5 }, () => engine.enqueue({ name: 'blocks', args: [] })));
+      const ids = await Promise.all(Array.from({ length: 5 }, () => send(engine, { name: 'blocks', args: [] })));
       for (const blocking of ids) await over(engine, blocking.id);
       ended.resolve();
       expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
@@ -834,10 +845,10 @@ describeWith({ node: 22 }, 'sqlite', () => {
         const ended = deferred();
         const waits = task('a', () => ended.promise);
         await engine.work([waits], { concurrency: 1 });
-        const { id } = await engine.enqueue({ name: 'a', args: [] });
+        const { id } = await send(engine, { name: 'a', args: [] });
         await reaches(engine, id, ({ state }) => state === 'running');
         await other.work([waits]);
-        await engine.enqueue({ name: 'lost', args: [] }); // Its lease runs out meanwhile.
+        await send(engine, { name: 'lost', args: [] }); // Its lease runs out meanwhile.
         connect(path).exec(`${die} WHERE name = 'lost'`);
         await sleep(50);
         const { now } = Date;
@@ -854,7 +865,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const ended = deferred();
       const waits = task('a', () => ended.promise);
       await engine.work([waits]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       await reaches(engine, id, ({ state }) => state === 'running');
       // So many that one of them writes first.
       for (let count = 0; count < 8; count++) await open({ path, lease: 600 }).work([waits]);
@@ -870,7 +881,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('a task whose workers died five times has failed: it may be what kills them', async () => {
       const path = newPath();
       const engine = open({ path, lease: 30, pollInterval: 10 });
-      const { id } = await engine.enqueue({ name: 'a', args: [], key: 'k' });
+      const { id } = await send(engine, { name: 'a', args: [], key: 'k' });
       const database = connect(path);
       const errors: unknown[] = [];
       const onError = (error: unknown, context: object): void => void errors.push({ error, context });
@@ -895,7 +906,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const path = newPath();
       const engine = open({ path, lease: 30, pollInterval: 1_000_000 });
       const retries = { limit: 1, minDelay: 0, maxDelay: 0, factor: 1, jitter: false };
-      const { id } = await engine.enqueue({ name: 'a', args: [], retries });
+      const { id } = await send(engine, { name: 'a', args: [], retries });
       connect(path).exec(die);
       const fails = task('a', () => {
         throw new Error('again');
@@ -920,7 +931,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       expect(error.mock.calls).toEqual([[{ err: expect.objectContaining({ code: 'SQLITE_ERROR' }) }, message]]);
 
       other.exec('ALTER TABLE away RENAME TO background_tasks');
-      await engine.enqueue({ name: 'a', args: ['again'] });
+      await send(engine, { name: 'a', args: ['again'] });
       expect(await ran.promise).toBe('again');
     });
 
@@ -929,7 +940,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const engine = open({ path });
       const other = connect(path);
       await engine.work([task('a', () => void other.exec('BEGIN IMMEDIATE'))]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       await reaches(engine, id, ({ state }) => state === 'running');
       await sleep(50);
       expect(await engine.get(id)).toMatchObject({ state: 'running' });
@@ -947,7 +958,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       });
       const started = deferred();
       await engine.work([breaks]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       await started.promise;
       await sleep(50);
       other.exec('ALTER TABLE elsewhere RENAME TO background_tasks');
@@ -958,10 +969,14 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const path = newPath();
       const engine = open({ path, lease: 100 });
       const other = connect(path);
-      const locks = task('a', () => void other.exec('BEGIN IMMEDIATE'));
+      const hasBegun = deferred();
+      const locks = task('a', () => {
+        other.exec('BEGIN IMMEDIATE');
+        hasBegun.resolve();
+      });
       await engine.work([locks]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
-      await reaches(engine, id, ({ state }) => state === 'running');
+      const { id } = await send(engine, { name: 'a', args: [] });
+      await hasBegun.promise;
       await engine.close();
       other.exec('COMMIT');
       const next = open({ path, lease: 100 });
@@ -977,10 +992,10 @@ describeWith({ node: 22 }, 'sqlite', () => {
       await sleep(30);
       database.exec('ALTER TABLE background_tasks RENAME TO elsewhere');
       await sleep(100);
-      await expect(engine.enqueue({ name: 'a', args: [] })).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+      await expect(send(engine, { name: 'a', args: [] })).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       await expect(engine.get(randomUUID())).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       database.exec('ALTER TABLE elsewhere RENAME TO background_tasks');
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       expect(await over(engine, id)).toMatchObject({ result: 'ran' });
     });
   });
@@ -989,9 +1004,9 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('tasks that are over are removed after it, however many; others stay', async () => {
       const path = newPath();
       const engine = open({ path, retention: 100, pollInterval: 10 });
-      const waiting = await engine.enqueue({ name: 'waits', args: [] });
-      const delayed = await engine.enqueue({ name: 'a', args: [], delay: 1_000_000 });
-      const many = Array.from({ length: 250 }, () => engine.enqueue({ name: 'a', args: [] }));
+      const waiting = await send(engine, { name: 'waits', args: [] });
+      const delayed = await send(engine, { name: 'a', args: [], delay: 1_000_000 });
+      const many = Array.from({ length: 250 }, () => send(engine, { name: 'a', args: [] }));
       await Promise.all(many);
       await engine.work([task('a', () => {})], { concurrency: 300 });
       const database = connect(path, { readonly: true });
@@ -1006,8 +1021,8 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const engine = open({ path, pollInterval: 10 });
       const age = connect(path).prepare('UPDATE background_tasks SET finished_at = finished_at - ? WHERE id = ?');
       await engine.work([task('a', () => {})]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
-      const old = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
+      const old = await send(engine, { name: 'a', args: [] });
       await over(engine, id);
       await over(engine, old.id);
       age.run(6.9 * 24 * 3_600_000, id);
@@ -1021,7 +1036,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const engine = open({ path, pollInterval: 10 });
       const other = connect(path);
       await engine.work([task('a', () => {})]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       await over(engine, id);
       other.exec('BEGIN IMMEDIATE; UPDATE background_tasks SET finished_at = 1');
       await sleep(50);
@@ -1036,7 +1051,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const path = newPath();
       const engine = open({ path, pollInterval: 10, retention: Number.POSITIVE_INFINITY });
       await engine.work([task('a', () => {})]);
-      const { id } = await engine.enqueue({ name: 'a', args: [] });
+      const { id } = await send(engine, { name: 'a', args: [] });
       await over(engine, id);
       connect(path).exec('UPDATE background_tasks SET finished_at = 1');
       await sleep(50);

@@ -3,7 +3,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { tracingChannel } from 'node:diagnostics_channel';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
-import { abandonedTask, MessageRunner, type StoredMessage } from '../../lib/engine/index.js';
+import { givenUpError, MessageRunner, type StoredMessage } from '../../lib/engine/index.js';
 import { after, currentTask, type Task, type TaskTrace, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
 import { fakeTimeouts, trackTimeouts } from '../fixtures/timeouts.js';
@@ -117,11 +117,108 @@ describe('promise 7: a worker', () => {
     expect(traces[2]?.trace).toEqual({ task: { id: 'id-1', name: 'bad', attempt: 2 }, args: [], error: boom });
   });
 
-  it('runs a task in the context of the code that received it, not of another task', async () => {
+  it('runs a task in the context of the work() call, not of whoever received or enqueued it', async () => {
     const storage = new AsyncLocalStorage<string>();
-    const runner = runnerOf(task('a', async () => storage.getStore()));
+    const runner = storage.run('working', () => runnerOf(task('a', async () => storage.getStore())));
     const outcome = await storage.run('received', () => runner.run(message('a')));
-    expect(outcome).toMatchObject({ result: 'received' });
+    expect(outcome).toMatchObject({ result: 'working' });
+  });
+
+  it('reports in the context of the work() call', () => {
+    const storage = new AsyncLocalStorage<string>();
+    const seen: unknown[] = [];
+    const onError = (): void => void seen.push(storage.getStore());
+    const runner = storage.run('working', () => new MessageRunner([], { onError }));
+    storage.run('received', () => runner.report({ id: 'id-1', name: 'a', attempt: 1 }, new Error('boom')));
+    expect(seen).toEqual(['working']);
+  });
+
+  it('keeps a store that a synchronous task enters from the next task', async () => {
+    const storage = new AsyncLocalStorage<string>();
+    const runner = runnerOf(
+      task('enters', () => storage.enterWith('entered')),
+      task('looks', () => storage.getStore()),
+    );
+    const [, looks] = await Promise.all([runner.run(message('enters')), runner.run(message('looks'))]);
+    expect(looks).toEqual({ state: 'succeeded', result: undefined });
+    expect(storage.getStore()).toBeUndefined();
+  });
+
+  it('yields the event loop by time slice', async () => {
+    let turns = 0;
+    const count = setInterval(() => turns++, 0);
+    const runner = new MessageRunner(
+      [
+        task('busy', () => {
+          const end = performance.now() + 4;
+          while (performance.now() < end);
+        }),
+      ],
+      { concurrency: 100 },
+    );
+    await Promise.all(Array.from({ length: 30 }, () => runner.run(message('busy'))));
+    clearInterval(count);
+    expect(turns).toBeGreaterThanOrEqual(10);
+  });
+});
+
+describe('a suspect', () => {
+  it('begins once nothing else runs, is marked first, and nothing begins beside it', async () => {
+    const gates = { a: deferred(), b: deferred() };
+    const events: string[] = [];
+    const runner = runnerOf(
+      task('t', async (name: 'a' | 'b' | 'c') => {
+        events.push(name);
+        if (name !== 'c') await gates[name].promise;
+        events.push(`${name} over`);
+      }),
+    );
+    const first = runner.run(message('t', ['a']));
+    await turn();
+    await turn();
+    const suspect = runner.run(message('t', ['b']), async () => {
+      events.push('mark');
+      return true;
+    });
+    const third = runner.run(message('t', ['c']));
+    expect(runner.free).toBe(0);
+    await sleep(5);
+    expect(events).toEqual(['a']);
+    gates.a.resolve();
+    await first;
+    await sleep(5);
+    expect(events).toEqual(['a', 'a over', 'mark', 'b']);
+    expect(runner.free).toBe(0);
+    gates.b.resolve();
+    await Promise.all([suspect, third]);
+    expect(events).toEqual(['a', 'a over', 'mark', 'b', 'b over', 'c', 'c over']);
+    expect(runner.free).toBe(10);
+  });
+
+  it.each([
+    ['is not ours any more', async () => false],
+    ['cannot be marked', () => Promise.reject(new Error('away'))],
+  ])('that %s does not run', async (_title, beginAlone) => {
+    const ran = jest.fn();
+    const runner = runnerOf(task('t', ran));
+    expect(await runner.run(message('t'), beginAlone)).toEqual({ state: 'unused' });
+    expect(ran).not.toHaveBeenCalled();
+    expect(await runner.run(message('t'))).toMatchObject({ state: 'succeeded' });
+  });
+
+  it('whose worker closes while it is marked is given back', async () => {
+    const marked = deferred<boolean>();
+    const ran = jest.fn();
+    const runner = runnerOf(task('t', ran));
+    const run = runner.run(message('t'), () => marked.promise);
+    await turn();
+    await turn();
+    runner.dropAfter(1);
+    expect(await run).toEqual({ state: 'dropped' });
+    marked.resolve(true);
+    await runner.drained();
+    await turn();
+    expect(ran).not.toHaveBeenCalled();
   });
 });
 
@@ -196,6 +293,12 @@ describe('the tasks of a worker', () => {
     expect(new MessageRunner([], { concurrency: Number.POSITIVE_INFINITY }).concurrency).toBe(Number.POSITIVE_INFINITY);
   });
 
+  it('two of one name are refused with ERR_INVALID_TASK', () => {
+    expect(() => new MessageRunner([task('a', () => {}), task('a', () => {})])).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_TASK', message: 'work(): two tasks are named "a"' }),
+    );
+  });
+
   it('one that is not among them fails with ERR_UNKNOWN_TASK', async () => {
     expect(await runnerOf().run(message('c'))).toMatchObject({
       state: 'failed',
@@ -259,17 +362,21 @@ describe('reports', () => {
     jest.useRealTimers();
   });
 
-  it('of a store that fails go to the logger, once for each reason until it answers again', async () => {
+  it('of a store that fails go to the logger, at most once a minute, whatever the text', async () => {
     const error = jest.fn();
     const onError = jest.fn();
+    const now = jest.spyOn(performance, 'now').mockReturnValue(0);
     const runner = new MessageRunner([], { onError, logger: { error } });
     const [refused, denied] = [new Error('refused'), new Error('denied')];
-    for (const reason of [refused, new Error('refused'), denied, denied]) runner.storeFailed(reason);
-    runner.storeAnswered();
+    for (const reason of [refused, new Error('refused'), denied, refused]) runner.storeFailed(reason);
+    now.mockReturnValue(59_999);
     runner.storeFailed(denied);
+    now.mockReturnValue(60_000);
+    runner.storeFailed(denied);
+    runner.storeFailed(refused);
     await runner.reported();
     const message = 'A worker of background tasks cannot reach its store, and tries again';
-    expect(error.mock.calls).toEqual([refused, denied, denied].map((err) => [{ err }, message]));
+    expect(error.mock.calls).toEqual([refused, denied].map((err) => [{ err }, message]));
     expect(onError).not.toHaveBeenCalled();
   });
 
@@ -290,18 +397,25 @@ describe('reports', () => {
   });
 
   it('of tasks whose workers died say how often', () => {
-    expect(abandonedTask('a')).toMatchObject({
+    expect(givenUpError('a')).toMatchObject({
       code: 'ERR_TASK_ABANDONED',
       message: 'task "a" was given up: its worker died while it ran, 5 times',
     });
   });
 });
 
-describe('drain', () => {
+describe('closing', () => {
   beforeEach(fakeTimeouts);
 
-  it('resolves at once where nothing runs', async () => {
-    await runnerOf().drain(0);
+  async function untilBegun(): Promise<void> {
+    await turn();
+    await turn();
+  }
+
+  it('is over at once where nothing runs', async () => {
+    const runner = runnerOf();
+    runner.dropAfter(0);
+    await runner.drained();
     expect(jest.getTimerCount()).toBe(0);
   });
 
@@ -309,8 +423,10 @@ describe('drain', () => {
     const gates = [deferred(), deferred()];
     const runner = runnerOf(task('a', (index: number) => gates[index]?.promise));
     const runs = [runner.run(message('a', [0])), runner.run(message('a', [1], { timeout: 5000 }))];
+    await untilBegun();
     let isDrained = false;
-    const drained = runner.drain(10_000).then(() => {
+    runner.dropAfter(10_000);
+    const drained = runner.drained().then(() => {
       isDrained = true;
     });
     expect(runner.running).toBe(2);
@@ -324,18 +440,33 @@ describe('drain', () => {
     expect(jest.getTimerCount()).toBe(0);
   });
 
-  it('Infinity sets no limit', async () => {
+  it('Infinity sets no limit; all that wait are told', async () => {
     const gate = deferred();
     const runner = runnerOf(task('a', () => gate.promise));
     const run = runner.run(message('a'));
-    const drained = runner.drain(Number.POSITIVE_INFINITY);
+    await untilBegun();
+    runner.dropAfter(Number.POSITIVE_INFINITY);
+    const drained = [runner.drained(), runner.drained()];
     expect(jest.getTimerCount()).toBe(0);
     gate.resolve();
-    await drained;
+    await Promise.all(drained);
     expect(await run).toMatchObject({ state: 'succeeded' });
   });
 
-  it('at the timeout aborts what still runs and gives it back; a late end is ignored', async () => {
+  it('gives back what has not begun, and begins nothing more', async () => {
+    const ran = jest.fn();
+    const runner = runnerOf(task('a', ran));
+    const waiting = runner.run(message('a'));
+    runner.dropAfter(10_000);
+    expect(await waiting).toEqual({ state: 'unused' });
+    expect(await runner.run(message('a'))).toEqual({ state: 'unused' });
+    await runner.drained();
+    await untilBegun();
+    expect(ran).not.toHaveBeenCalled();
+    expect([runner.free, jest.getTimerCount()]).toEqual([0, 0]);
+  });
+
+  it('at the shortest timeout aborts what still runs and gives it back; a late end is ignored', async () => {
     const gate = deferred();
     const signals: (AbortSignal | undefined)[] = [];
     const runner = runnerOf(
@@ -345,7 +476,11 @@ describe('drain', () => {
       }),
     );
     const runs = [runner.run(message('a')), runner.run(message('a', [], { timeout: 60_000 }))];
-    const drained = runner.drain(10_000);
+    await untilBegun();
+    runner.dropAfter(50_000);
+    runner.dropAfter(10_000);
+    runner.dropAfter(20_000);
+    const drained = runner.drained();
     jest.advanceTimersByTime(10_000);
     await drained;
     expect(await Promise.all(runs)).toEqual([{ state: 'dropped' }, { state: 'dropped' }]);

@@ -1,5 +1,6 @@
 // enqueue(): from res.locals.backgroundTasks to the engine. What engines do with it is in engines/.
 
+import { createEngine } from '../../lib/engine/index.js';
 import {
   type BackgroundTasks,
   BackgroundTasksError,
@@ -13,22 +14,23 @@ import {
 import { deferred } from '../fixtures/deferred.js';
 import { expresses, serve } from '../fixtures/serve.js';
 
+type Stored = Omit<TaskMessage, 'id' | 'json'>;
+
 interface FakeEngine extends TaskEngine {
-  messages: TaskMessage[];
+  messages: Stored[];
 }
 
-function fakeEngine(enqueue: () => Promise<{ id: string }> = async () => ({ id: 'id-1' })): FakeEngine {
-  const messages: TaskMessage[] = [];
-  return {
-    messages,
-    enqueue: (message) => {
+function fakeEngine(insert: () => Promise<{ id: string }> = async () => ({ id: 'id-1' })): FakeEngine {
+  const messages: Stored[] = [];
+  const engine = createEngine({
+    name: 'fake',
+    insert: async ({ id: _id, json: _json, ...message }) => {
       messages.push(message);
-      return enqueue();
+      return (await insert()).id;
     },
-    work: async () => ({ close: async () => {} }),
-    get: async () => undefined,
-    close: async () => {},
-  };
+    close: () => {},
+  });
+  return Object.assign(engine, { messages });
 }
 
 type Enqueue = (task: unknown, ...args: unknown[]) => Promise<{ id: string }>;
@@ -305,8 +307,8 @@ describe.each(expresses)('enqueue on Express %s', (_version, express) => {
     });
 
     it('what is no engine, where the middleware is made', () => {
-      for (const engine of [{}, null, 'sqlite', { ...fakeEngine(), work: undefined }]) {
-        expect(() => backgroundTasks({ engine: engine as TaskEngine })).toThrow(
+      for (const engine of [{}, null, 'sqlite', { enqueue() {}, get() {}, close() {} }]) {
+        expect(() => backgroundTasks({ engine: engine as unknown as TaskEngine })).toThrow(
           expect.objectContaining({
             code: 'ERR_INVALID_OPTION',
             message: expect.stringContaining('"engine" must be an engine'),

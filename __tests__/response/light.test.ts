@@ -248,7 +248,7 @@ describe('after(), the response gone', () => {
   it('adds again once that list has ended', async () => {
     const { called } = await callLate(async () => {
       await after(() => 1).finished;
-      await collectGarbage(() => false);
+      await collectGarbage(() => false, 5);
       return after(() => 2).finished;
     });
     expect(await called).toEqual({ status: 'succeeded', value: 2 });
@@ -314,7 +314,7 @@ describe('after(), the response gone', () => {
       { when },
     );
     await request();
-    await collectGarbage(() => false);
+    await collectGarbage(() => false, 5);
     released.resolve();
     expect(await (await added.promise).finished).toMatchObject({ status: 'succeeded' });
     expect(when.mock.calls).toEqual([[{ statusCode: 202, completed: true }]]);
@@ -327,7 +327,7 @@ it('waits for a response whose locals were replaced, also behind a garbage colle
   const { middleware, request } = await serveWatched((res) => {
     Object.assign(res, { locals: {} });
     setTimeout(async () => {
-      await collectGarbage(() => false);
+      await collectGarbage(() => false, 5);
       after(() => events.push(`finished: ${res.writableFinished}`));
       setTimeout(() => res.send('sent'), 10);
     }, 1);

@@ -357,7 +357,7 @@ describe('the handle of a task', () => {
   it('of a task that is over and reported has nothing left to call', () => {
     const owner = { req: {} as Request, res: {} as Response, cancel() {} };
     const handle = new AddedTask(function done() {}, [1], owner);
-    const scope = { task: undefined, response: undefined };
+    const scope = { task: undefined, response: undefined, enqueuer: undefined };
     expect(handle.inContext(scope, () => 'called')).toBe('called');
     handle.settle('succeeded');
     handle.release();

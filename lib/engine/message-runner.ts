@@ -1,17 +1,19 @@
-// Runs a worker's tasks as the runner runs those of a response: context, signal, time limit, tracing, reports. When to
-// take a message, and what becomes of a failed one, is the engine's part.
+// Runs a worker's tasks as the runner runs those of a response: context, signal, time limit, tracing. When to take a message,
+// and what becomes of a failed one, is the driver's part.
 
+import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { checkOptions, isFunction, isLimit } from '../options.js';
-import { Attempt, type Attemptable, type AttemptOwner } from '../task/attempt.js';
+import { Attempt, type Attemptable, type AttemptOwner, type Surroundings } from '../task/attempt.js';
 import { isLogger, Reporter } from '../task/report.js';
-import { scope } from '../task/scope.js';
+import { scope, type TaskEnqueuer } from '../task/scope.js';
 import { definitionOf, type Task } from '../task/task.js';
 import type { AttemptTrace, TaskTrace } from '../task/tracing.js';
 import type { AnyFunction, TaskInfo } from '../task/types.js';
 import type { WorkerOptions } from './engine.js';
-import { serializeError } from './serialize.js';
+import { type Colleague, type Start, type Starts, WorkerGroup } from './worker-group.js';
+import { unknownTaskError, WorkerReports } from './worker-reports.js';
 
 /** A message as a worker gets it back. */
 export interface StoredMessage {
@@ -23,38 +25,43 @@ export interface StoredMessage {
   readonly attempt: number;
 }
 
-/** `dropped`: given up by {@link MessageRunner.drop}; to be run again elsewhere. */
+/**
+ * `dropped`: given up at the timeout of `close()`, to be run again elsewhere. `unused`: not begun, since the worker closes; to
+ * be given back as if it had not been taken.
+ */
 export type AttemptOutcome =
   | { readonly state: 'succeeded'; readonly result: unknown }
   | { readonly state: 'failed'; readonly error: unknown }
-  | { readonly state: 'dropped' };
+  | { readonly state: 'dropped' | 'unused' };
 
-export class MessageRunner implements AttemptOwner {
+export class MessageRunner extends WorkerReports {
   readonly concurrency: number;
-  readonly #tasks: ReadonlyMap<string, AnyFunction>;
-  readonly #reporter: Reporter;
-  readonly #running = new Map<Attempt, (outcome: AttemptOutcome) => void>();
-  readonly #reports = new Set<Promise<void>>();
-  /** What was last said of a store that is out of reach. */
-  #outage: string | undefined = undefined;
-  /** The ids of those that were reported. */
-  readonly #unknown = new Set<string>();
-  #onEmpty: (() => void) | undefined = undefined;
+  readonly #tasks: ReadonlyMap<string, Task>;
+  readonly #group: WorkerGroup<Colleague>;
+  readonly #surroundings: Surroundings;
+  /** Tasks and reports see the AsyncLocalStorage stores of the work() call, not those of whoever enqueues or closes. */
+  readonly #context = new AsyncResource('BackgroundTaskWorker');
+  readonly #open = new Set<Run>();
+  readonly #dropTimers = new Set<NodeJS.Timeout>();
+  #isDraining = false;
+  #onDrained: (() => void)[] = [];
 
-  /** @throws BackgroundTasksError `ERR_INVALID_TASK` for what `task(name, handler)` did not make, `ERR_INVALID_OPTION`. */
-  constructor(tasks: readonly Task[], options: WorkerOptions = {}) {
-    const { concurrency, reporter } = readWorkerOptions(options);
-    this.concurrency = concurrency;
-    this.#reporter = reporter;
-    this.#tasks = new Map(
-      tasks.map((task) => {
-        const name = typeof task === 'function' ? definitionOf(task)?.name : undefined;
-        if (name === undefined) {
-          throw new BackgroundTasksError('ERR_INVALID_TASK', 'work(): the tasks must be made by task(name, handler)');
-        }
-        return [name, task];
-      }),
-    );
+  /**
+   * @throws BackgroundTasksError `ERR_INVALID_TASK` for what `task(name, handler)` did not make and for two tasks of one name,
+   * `ERR_INVALID_OPTION`.
+   */
+  constructor(
+    tasks: readonly Task[],
+    options: WorkerOptions = {},
+    group: WorkerGroup<Colleague> = new WorkerGroup(),
+    enqueuer?: TaskEnqueuer | undefined,
+  ) {
+    checkOptions('work()', options, { concurrency: isLimit, logger: isLogger, onError: isFunction });
+    super(new Reporter(options.logger, options.onError));
+    this.concurrency = options.concurrency ?? 10;
+    this.#tasks = byName(tasks);
+    this.#group = group;
+    this.#surroundings = { response: undefined, enqueuer };
   }
 
   /** The names of the tasks that this worker knows. */
@@ -62,140 +69,204 @@ export class MessageRunner implements AttemptOwner {
     return [...this.#tasks.keys()];
   }
 
+  /** How many attempts run or are about to begin. */
   get running(): number {
-    return this.#running.size;
+    return this.#open.size;
+  }
+
+  /** How many more tasks may be taken now. */
+  get free(): number {
+    return this.#isDraining || this.#group.starts.isBlocked ? 0 : this.concurrency - this.#open.size;
   }
 
   knows(name: string): boolean {
     return this.#tasks.has(name);
   }
 
-  /** Runs one attempt. Never rejects. A message of an unknown task fails with `ERR_UNKNOWN_TASK`. */
-  run(message: StoredMessage): Promise<AttemptOutcome> {
-    const handler = this.#tasks.get(message.name);
-    if (handler === undefined) return Promise.resolve({ state: 'failed', error: unknownTask(message.name) });
+  /** Whether any worker of this engine in this process knows a task by this name: then it is not unknown. */
+  isKnownHere(name: string): boolean {
+    if (this.knows(name)) return true;
+    for (const worker of this.#group) if (worker.knows(name)) return true;
+    return false;
+  }
+
+  /**
+   * Runs one attempt. Never rejects. A message of an unknown task fails with `ERR_UNKNOWN_TASK`. Given `beginAlone`, the attempt
+   * waits until nothing else runs on this engine in this process; `beginAlone` is called then, to store durably that it begins
+   * alone, and resolves with false where the task is not this worker's any more.
+   */
+  run(message: StoredMessage, beginAlone?: () => Promise<boolean>): Promise<AttemptOutcome> {
+    const task = this.#tasks.get(message.name);
+    if (task === undefined) return Promise.resolve({ state: 'failed', error: unknownTaskError(message.name) });
+    if (this.#isDraining) return Promise.resolve({ state: 'unused' });
     return new Promise((resolve) => {
-      const { id, name } = message;
-      const attempt = new Attempt({ id, name }, message.attempt);
-      this.#running.set(attempt, resolve);
-      const timeout = message.timeout ?? definitionOf(handler)?.options.timeout ?? Number.POSITIVE_INFINITY;
-      if (attempt.run(new ReceivedTask(message, handler), timeout, this)) this.attemptOver(attempt);
+      const received = this.#context.runInAsyncScope(() => new ReceivedTask(message, task));
+      const timeout = message.timeout ?? definitionOf(task)?.options.timeout ?? Number.POSITIVE_INFINITY;
+      const run = new Run(received, this.#surroundings, timeout, beginAlone, this.#group.starts, (outcome) => {
+        this.#open.delete(run);
+        resolve(outcome);
+        this.#checkDrained();
+      });
+      this.#open.add(run);
+      this.#group.starts.add(run);
     });
   }
 
-  /** For a task that this worker does not know: reported once, however often the worker meets it. */
-  reportUnknown(info: TaskInfo): void {
-    if (this.#unknown.has(info.id)) return;
-    if (this.#unknown.size === mostUnknown) this.#unknown.clear();
-    this.#unknown.add(info.id);
-    this.report(info, unknownTask(info.name));
+  /** From here on no attempt begins. After so many ms the signals are aborted, and what still runs is given up. */
+  dropAfter(timeout: number): void {
+    this.#isDraining = true;
+    for (const run of this.#open) run.dropUnbegun();
+    if (timeout === Number.POSITIVE_INFINITY || this.#open.size === 0) return;
+    const timer = setTimeout(() => {
+      this.#dropTimers.delete(timer);
+      const reason = `the worker's close() reached its timeout of ${timeout} ms`;
+      for (const run of this.#open) run.drop(reason);
+    }, timeout);
+    this.#dropTimers.add(timer);
   }
 
-  /** For a task that failed for good, or that no worker knows. */
-  report({ id, name, attempt }: TaskInfo, error: unknown): void {
-    this.#track(this.#reporter.report(error, { task: { id, name, attempt } }));
-  }
-
-  /** A worker goes on by itself when its store is back, but not in silence: the logger is told, once for each reason. */
-  storeFailed(error: unknown): void {
-    const outage = serializeError(error).message;
-    if (outage === this.#outage) return;
-    this.#outage = outage;
-    this.#track(
-      this.#reporter.log(error, undefined, 'A worker of background tasks cannot reach its store, and tries again'),
-    );
-  }
-
-  storeAnswered(): void {
-    this.#outage = undefined;
-  }
-
-  #track(pending: Promise<void> | undefined): void {
-    if (pending === undefined) return;
-    this.#reports.add(pending);
-    void pending.then(() => this.#reports.delete(pending));
-  }
-
-  /** Waits until all reports have been taken. Not for ever: an `onError` that never settles must not hold up the shutdown. */
-  async reported(): Promise<void> {
-    if (this.#reports.size === 0) return;
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, reportPatience);
+  /** Resolves when nothing runs. */
+  drained(): Promise<void> {
+    this.#isDraining = true;
+    for (const run of this.#open) run.dropUnbegun();
+    return new Promise((resolve) => {
+      this.#onDrained.push(resolve);
+      this.#checkDrained();
     });
-    await Promise.race([Promise.all(this.#reports), late]);
-    clearTimeout(timer);
   }
 
-  /** Waits until nothing runs. At the timeout, in ms, the signals are aborted and what still runs is given up. */
-  async drain(timeout: number): Promise<void> {
-    if (this.#running.size === 0) return;
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve) => {
-      this.#onEmpty = resolve;
-      if (timeout === Number.POSITIVE_INFINITY) return;
-      timer = setTimeout(() => this.#dropAll(timeout), timeout);
-    });
-    clearTimeout(timer);
+  protected override inContext<T>(fn: () => T): T {
+    return this.#context.runInAsyncScope(fn);
+  }
+
+  #checkDrained(): void {
+    if (this.#open.size > 0) return;
+    for (const timer of this.#dropTimers) clearTimeout(timer);
+    this.#dropTimers.clear();
+    const listeners = this.#onDrained;
+    this.#onDrained = [];
+    for (const listener of listeners) listener();
+  }
+}
+
+/** One attempt on its way: it waits for its turn, runs, and ends once. */
+class Run implements Start, AttemptOwner {
+  readonly #task: ReceivedTask;
+  readonly #attempt: Attempt;
+  readonly #timeout: number;
+  readonly #beginAlone: (() => Promise<boolean>) | undefined;
+  readonly #starts: Starts;
+  readonly #onEnd: (outcome: AttemptOutcome) => void;
+  #state: 'waiting' | 'begun' | 'over' = 'waiting';
+
+  constructor(
+    task: ReceivedTask,
+    surroundings: Surroundings,
+    timeout: number,
+    beginAlone: (() => Promise<boolean>) | undefined,
+    starts: Starts,
+    onEnd: (outcome: AttemptOutcome) => void,
+  ) {
+    this.#task = task;
+    this.#attempt = new Attempt({ id: task.id, name: task.name }, task.attempt, surroundings);
+    this.#timeout = timeout;
+    this.#beginAlone = beginAlone;
+    this.#starts = starts;
+    this.#onEnd = onEnd;
+  }
+
+  get isAlone(): boolean {
+    return this.#beginAlone !== undefined;
+  }
+
+  begin(): void {
+    if (this.#state === 'over') {
+      this.#starts.ended(this); // It was dropped while it waited.
+      return;
+    }
+    this.#state = 'begun';
+    if (this.#beginAlone === undefined) this.#run();
+    else void this.#runAlone(this.#beginAlone);
+  }
+
+  /** Ends what has not begun. */
+  dropUnbegun(): void {
+    if (this.#state !== 'waiting') return;
+    this.#state = 'over';
+    this.#onEnd({ state: 'unused' });
+  }
+
+  drop(reason: string): void {
+    if (this.#state !== 'begun') return;
+    const { name } = this.#attempt;
+    this.#attempt.drop(new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${name}" was given back: ${reason}`));
+    this.#end({ state: 'dropped' });
   }
 
   attemptOver(attempt: Attempt): void {
     const { state } = attempt;
     const result = attempt.takeResult();
-    this.#settle(attempt, state === 'succeeded' ? { state, result } : { state: 'failed', error: result });
+    this.#end(state === 'succeeded' ? { state, result } : { state: 'failed', error: result });
   }
 
-  #dropAll(timeout: number): void {
-    const reason = `the worker's close() reached its timeout of ${timeout} ms`;
-    for (const attempt of this.#running.keys()) {
-      attempt.drop(new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${attempt.name}" was given back: ${reason}`));
-      this.#settle(attempt, { state: 'dropped' });
+  #run(): void {
+    if (this.#attempt.run(this.#task, this.#timeout, this)) this.attemptOver(this.#attempt);
+  }
+
+  async #runAlone(beginAlone: () => Promise<boolean>): Promise<void> {
+    const isOurs = await beginAlone().catch(() => false);
+    if (this.#state === 'over') return;
+    if (isOurs) this.#run();
+    else this.#end({ state: 'unused' });
+  }
+
+  #end(outcome: AttemptOutcome): void {
+    if (this.#state === 'over') return;
+    this.#state = 'over';
+    this.#starts.ended(this);
+    this.#onEnd(outcome);
+  }
+}
+
+function byName(tasks: readonly Task[]): Map<string, Task> {
+  const known = new Map<string, Task>();
+  for (const task of tasks) {
+    const name = typeof task === 'function' ? definitionOf(task)?.name : undefined;
+    if (name === undefined) {
+      throw new BackgroundTasksError('ERR_INVALID_TASK', 'work(): the tasks must be made by task(name, handler)');
     }
+    if (known.has(name)) throw new BackgroundTasksError('ERR_INVALID_TASK', `work(): two tasks are named "${name}"`);
+    known.set(name, task);
   }
-
-  #settle(attempt: Attempt, outcome: AttemptOutcome): void {
-    const resolve = this.#running.get(attempt);
-    this.#running.delete(attempt);
-    resolve?.(outcome);
-    if (this.#running.size === 0) this.#onEmpty?.();
-  }
+  return known;
 }
 
-const mostUnknown = 10_000;
-
-/** How long close() waits for reports that `onError` or the logger still works on, in ms. */
-const reportPatience = 4500;
-
-export function unknownTask(name: string): BackgroundTasksError {
-  return new BackgroundTasksError('ERR_UNKNOWN_TASK', `no worker here knows the task "${name}": pass it to work()`);
-}
-
-/** After this many workers that died while they ran it, a task has failed: it may be what kills them. */
-export const maxLost = 5;
-
-export function abandonedTask(name: string): BackgroundTasksError {
-  const reason = `its worker died while it ran, ${maxLost} times`;
-  return new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${name}" was given up: ${reason}`);
-}
-
-function readWorkerOptions(options: WorkerOptions): { concurrency: number; reporter: Reporter } {
-  checkOptions('work()', options, { concurrency: isLimit, logger: isLogger, onError: isFunction });
-  return { concurrency: options.concurrency ?? 10, reporter: new Reporter(options.logger, options.onError) };
-}
-
-class ReceivedTask implements Attemptable {
+/**
+ * Keeps, in an AsyncResource of its own, the stores of the work() call: a store that a task enters with enterWith() is not for
+ * the next one.
+ */
+class ReceivedTask extends AsyncResource implements Attemptable {
+  readonly id: string;
+  readonly name: string;
+  readonly attempt: number;
   readonly #args: readonly unknown[];
   readonly #handler: AnyFunction;
 
-  constructor({ args }: StoredMessage, handler: AnyFunction) {
+  constructor({ id, name, attempt, args }: StoredMessage, handler: AnyFunction) {
+    super('BackgroundTask');
+    this.id = id;
+    this.name = name;
+    this.attempt = attempt;
     this.#args = args;
     this.#handler = handler;
   }
 
   call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
-    return trace === undefined
-      ? scope.run(attempt, Reflect.apply, this.#handler, undefined, this.#args)
-      : scope.run(attempt, trace.call.bind(trace), this.#handler, this.#args);
+    return this.runInAsyncScope(() =>
+      trace === undefined
+        ? scope.run(attempt, Reflect.apply, this.#handler, undefined, this.#args)
+        : scope.run(attempt, trace.call.bind(trace), this.#handler, this.#args),
+    );
   }
 
   trace(info: TaskInfo): TaskTrace {

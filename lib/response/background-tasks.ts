@@ -2,13 +2,12 @@
 
 import { types } from 'node:util';
 import type { Request, Response } from 'express';
-import type { TaskMessage } from '../engine/engine.js';
-import { checkSerializable } from '../engine/serialize.js';
+import { withDefaults } from '../engine/message.js';
 import { BackgroundTasksError } from '../errors.js';
 import { inspectShort } from '../foreign-value.js';
 import { readTaskOptions, type TaskOptions } from '../task/options.js';
-import type { TaskAdder } from '../task/scope.js';
-import type { Enqueue } from '../task/serializable.js';
+import type { TaskAdder, TaskEnqueuer } from '../task/scope.js';
+import type { Enqueue, SerializableArguments } from '../task/serializable.js';
 import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
 import type { AnyFunction, TaskFunction, TaskHandle } from '../task/types.js';
 import type { ResponseOutcome } from '../task/when.js';
@@ -101,15 +100,11 @@ export class ResponseTasks implements BackgroundTasks {
     return added;
   }
 
-  async enqueue<A extends readonly unknown[]>(task: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
-    const { engine } = this.#settings;
-    if (engine === undefined) {
-      throw new BackgroundTasksError(
-        'ERR_NO_ENGINE',
-        'enqueue(): give backgroundTasks() an engine, such as sqlite({ path })',
-      );
-    }
-    return engine.enqueue(messageOf(task, args, this.#settings));
+  enqueue<A extends readonly unknown[]>(
+    task: Task<A> | RemoteTask<A>,
+    ...args: SerializableArguments<A>
+  ): Promise<{ id: string }> {
+    return enqueueWith(this.#settings, task, args);
   }
 
   #open(): TaskList {
@@ -139,7 +134,7 @@ export class ResponseTasks implements BackgroundTasks {
 }
 
 /** Holds the response weakly: it lives as long as whatever a handler leaves behind. */
-class WeakScope implements ResponseScope, TaskAdder {
+class WeakScope implements ResponseScope, TaskAdder, TaskEnqueuer {
   readonly task = undefined;
   readonly #settings: Settings;
   readonly #runner: Runner;
@@ -157,6 +152,10 @@ class WeakScope implements ResponseScope, TaskAdder {
     return this;
   }
 
+  get enqueuer(): TaskEnqueuer {
+    return this;
+  }
+
   add<A extends readonly unknown[], R>(task: TaskFunction<A, R>, ...args: A): TaskHandle<Awaited<R>> {
     let tasks = this.#tasks.deref();
     if (tasks === undefined) {
@@ -164,6 +163,13 @@ class WeakScope implements ResponseScope, TaskAdder {
       tasks = this.#late;
     }
     return tasks.add(task, ...args);
+  }
+
+  enqueue<A extends readonly unknown[]>(
+    task: Task<A> | RemoteTask<A>,
+    ...args: SerializableArguments<A>
+  ): Promise<{ id: string }> {
+    return enqueueWith(this.#settings, task, args);
   }
 }
 
@@ -183,30 +189,21 @@ function enqueueOptionOf(options: TaskOptions | undefined): string | undefined {
   return options && enqueueOptions.find((name) => options[name] !== undefined);
 }
 
-function messageOf(task: object, args: readonly unknown[], defaults: Settings): TaskMessage {
-  const definition = definitionOf(task);
-  if (definition === undefined) {
+/** By the engine of the middleware, whose settings stand in for what the task does not say. */
+async function enqueueWith<A extends readonly unknown[]>(
+  settings: Settings,
+  task: Task<A> | RemoteTask<A>,
+  args: SerializableArguments<A>,
+): Promise<{ id: string }> {
+  const { engine } = settings;
+  if (engine === undefined) {
     throw new BackgroundTasksError(
-      'ERR_INVALID_TASK',
-      `enqueue(): a task must be made by task(), which names it, not ${inspectShort(task)}`,
+      'ERR_NO_ENGINE',
+      'enqueue(): give backgroundTasks() an engine, such as sqlite({ path })',
     );
   }
-  const { name, options } = definition;
-  if (options.when !== undefined) {
-    throw new BackgroundTasksError('ERR_INVALID_OPTION', `enqueue(): task "${name}" has "when", which is for add()`);
-  }
-  checkSerializable(args, name);
-  const { timeout, backoff } = readTaskOptions(options, defaults);
-  const message: Mutable<TaskMessage> = { name, args };
-  if (timeout !== Number.POSITIVE_INFINITY) message.timeout = timeout;
-  if (backoff !== undefined) message.retries = backoff;
-  if (options.delay !== undefined) message.delay = options.delay;
-  if (options.priority !== undefined) message.priority = options.priority;
-  if (options.key !== undefined) message.key = options.key;
-  return message;
+  return engine.enqueue(withDefaults(task, settings), ...args);
 }
-
-type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 function invalidTask(task: unknown): BackgroundTasksError {
   if (types.isGeneratorFunction(task)) {

@@ -286,7 +286,7 @@ export class Runner {
       this.#settle(list, task, 'cancelled');
       return true;
     }
-    const attempt = new Attempt(task.identity, (list.attempt?.attempt ?? 0) + 1, list.scope.response);
+    const attempt = new Attempt(task.identity, (list.attempt?.attempt ?? 0) + 1, list.scope);
     list.attempt = attempt;
     list.failure = undefined;
     return attempt.run(task, settings.timeout, list) && this.#decide(list, task, attempt);

@@ -4,7 +4,7 @@ import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { isAwaitable, writeStack } from '../foreign-value.js';
-import type { Scope, TaskAdder, TaskContext } from './scope.js';
+import type { Scope, TaskAdder, TaskContext, TaskEnqueuer } from './scope.js';
 import { AttemptTrace, isTraced, type TaskTrace } from './tracing.js';
 import type { TaskIdentity, TaskInfo } from './types.js';
 
@@ -14,6 +14,9 @@ export interface Attemptable {
   call(attempt: Attempt, trace: AttemptTrace | undefined): unknown;
   trace(info: TaskInfo): TaskTrace;
 }
+
+/** Where the task was added, or the worker that runs it. */
+export type Surroundings = Omit<Scope, 'task'>;
 
 /** Who is told that an attempt which had to be awaited is over. */
 export interface AttemptOwner {
@@ -29,6 +32,7 @@ export class Attempt implements TaskContext, Scope {
   readonly attempt: number;
   /** Undefined where no response belongs to the task: in a worker. */
   readonly response: TaskAdder | undefined;
+  readonly enqueuer: TaskEnqueuer | undefined;
   /** `dropped`: given up by {@link drop}. What the task does later is ignored. */
   state: 'running' | 'succeeded' | 'failed' | 'dropped' = 'running';
   readonly #identity: TaskIdentity;
@@ -39,10 +43,11 @@ export class Attempt implements TaskContext, Scope {
   #timer: NodeJS.Timeout | undefined = undefined;
   #trace: AttemptTrace | undefined = undefined;
 
-  constructor(identity: TaskIdentity, attempt: number, response?: TaskAdder) {
+  constructor(identity: TaskIdentity, attempt: number, { response, enqueuer }: Surroundings) {
     this.#identity = identity;
     this.attempt = attempt;
     this.response = response;
+    this.enqueuer = enqueuer;
   }
 
   get id(): string {

@@ -2,6 +2,8 @@
 
 import { BackgroundTasksError } from '../errors.js';
 import { scope, type TaskContext } from './scope.js';
+import type { SerializableArguments } from './serializable.js';
+import type { RemoteTask, Task } from './task.js';
 import type { TaskFunction, TaskHandle } from './types.js';
 
 /**
@@ -27,4 +29,23 @@ export function after<A extends readonly unknown[], R = unknown>(
 /** The task that the calling code belongs to, through every `await` of it; undefined outside of tasks. */
 export function currentTask(): TaskContext | undefined {
   return scope.getStore()?.task;
+}
+
+/**
+ * Hands a task over to the engine of the response being handled, or of the worker whose task is running, as
+ * `res.locals.backgroundTasks.enqueue` and `engine.enqueue` do.
+ *
+ * Rejects with BackgroundTasksError `ERR_NO_RESPONSE_CONTEXT` elsewhere, where `engine.enqueue()` is to be called, and with what
+ * these reject with.
+ */
+export async function enqueue<A extends readonly unknown[]>(
+  task: Task<A> | RemoteTask<A>,
+  ...args: SerializableArguments<A>
+): Promise<{ id: string }> {
+  const enqueuer = scope.getStore()?.enqueuer;
+  if (enqueuer !== undefined) return enqueuer.enqueue(task, ...args);
+  throw new BackgroundTasksError(
+    'ERR_NO_RESPONSE_CONTEXT',
+    'enqueue() found neither a response being handled nor a worker whose task is running: call engine.enqueue()',
+  );
 }

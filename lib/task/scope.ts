@@ -1,6 +1,7 @@
 // Where code runs, by AsyncLocalStorage: the task that it belongs to, and the response to which after() adds.
 
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
+import type { Enqueue } from './serializable.js';
 import type { TaskFunction, TaskHandle, TaskInfo } from './types.js';
 
 /** The attempt that the calling code belongs to. */
@@ -10,6 +11,11 @@ export interface TaskContext extends TaskInfo {
    * `close()` reaches its timeout (a BackgroundTasksError, `ERR_TASK_ABANDONED`).
    */
   readonly signal: AbortSignal;
+}
+
+/** What the package's `enqueue` hands over to. */
+export interface TaskEnqueuer {
+  readonly enqueue: Enqueue;
 }
 
 /** What `after` adds to. */
@@ -26,6 +32,8 @@ export interface Scope {
   readonly task: TaskContext | undefined;
   /** Undefined where no response belongs to the task: in a worker. */
   readonly response: TaskAdder | undefined;
+  /** The response, or the engine of the worker whose task runs. */
+  readonly enqueuer: TaskEnqueuer | undefined;
 }
 
 export const scope = new AsyncLocalStorage<Scope | undefined>();

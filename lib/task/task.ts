@@ -99,7 +99,7 @@ function changedOptions(options: TaskOptions, changed: TaskOptions): TaskOptions
   return { ...options, ...copyTaskOptions(changed) };
 }
 
-interface Definition {
+export interface Definition {
   readonly name: string;
   readonly options: TaskOptions;
 }

@@ -1,14 +1,15 @@
 // bullmq(): an engine on BullMQ, for Redis and what speaks its protocol: Valkey, Dragonfly. Workers: bullmq-worker.ts.
 
-import { randomUUID } from 'node:crypto';
 import { type Job, type JobsOptions, Queue, type RedisOptions } from 'bullmq';
-import type { TaskEngine, TaskMessage, TaskRecord, TaskWorker, WorkerOptions } from '../../engine/engine.js';
-import { engineUnavailable, isUuid, load, store, unsupported } from '../../engine/engine.js';
-import { MessageRunner } from '../../engine/message-runner.js';
+import { createEngine, unsupported } from '../../engine/create-engine.js';
+import { withDeadline } from '../../engine/deadline.js';
+import type { EngineDriver } from '../../engine/driver.js';
+import type { TaskEngine, TaskRecord } from '../../engine/engine.js';
+import type { TaskMessage } from '../../engine/message.js';
+import type { MessageRunner } from '../../engine/message-runner.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { isAwaitable } from '../../foreign-value.js';
 import { type Check, checkOptions } from '../../options.js';
-import type { Task } from '../../task/task.js';
 import { attemptOf, BullmqWorker, errorOf, type StoredMessage, troubleOf } from './worker.js';
 
 export interface BullmqOptions {
@@ -31,7 +32,7 @@ export interface BullmqOptions {
  */
 export function bullmq(options: BullmqOptions): TaskEngine {
   checkOptions<BullmqOptions>('bullmq()', options, { connection: isConnection, queue: isQueueName });
-  return new BullmqEngine(options.queue ?? 'express-background-tasks', optionsOf(options.connection));
+  return createEngine(new BullmqDriver(options.queue ?? 'express-background-tasks', optionsOf(options.connection)));
 }
 
 const isConnection: Check = (value) => (isAwaitable(value) ? undefined : "ioredis's options, or a client of ioredis");
@@ -55,12 +56,11 @@ function badConnection(reason: string): BackgroundTasksError {
   return new BackgroundTasksError('ERR_INVALID_OPTION', `bullmq(): "connection" ${reason}`);
 }
 
-class BullmqEngine implements TaskEngine {
+class BullmqDriver implements EngineDriver {
+  readonly name = 'bullmq';
+  readonly trouble: () => Error | undefined;
   readonly #connection: RedisOptions;
   readonly #queue: Queue<StoredMessage>;
-  readonly #trouble: () => Error | undefined;
-  readonly #workers = new Set<BullmqWorker>();
-  #closing: Promise<void> | undefined = undefined;
 
   constructor(name: string, connection: RedisOptions) {
     this.#connection = connection;
@@ -68,70 +68,52 @@ class BullmqEngine implements TaskEngine {
     const failFast = { ...connection, enableOfflineQueue: false, maxRetriesPerRequest: 0 };
     // BullMQ's check of the version would break the queue for good if Redis went away in the middle of it.
     this.#queue = new Queue(name, { connection: failFast, skipVersionCheck: true });
-    this.#trouble = troubleOf(this.#queue);
+    this.trouble = troubleOf(this.#queue);
   }
 
-  async enqueue(message: TaskMessage): Promise<{ id: string }> {
-    if (this.#closing !== undefined) throw closed();
-    const { name, args, timeout, retries } = message;
+  async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
+    const { name, json, timeout, retries } = message;
     if (/[\ud800-\udfff]/u.test(name)) throw unsupported('bullmq', 'name', 'it has half a surrogate pair');
-    const data: StoredMessage = { args: JSON.stringify(args), timeout, retries, unused: 0 };
+    const data: StoredMessage = { args: json, timeout, retries, unused: 0 };
     const options = jobOptions(message);
-    const add = async (late: AbortSignal): Promise<{ id: string }> => {
-      await this.#queue.waitUntilReady();
-      // What was sent and not answered, in time or at all, may be stored although enqueue rejects.
-      late.throwIfAborted();
-      const { id } = await this.#queue.add(name, data, options);
-      return { id: String(id) };
-    };
-    return store('bullmq', add, this.#trouble);
+    await this.#queue.waitUntilReady();
+    // What was sent and not answered, in time or at all, may be stored although enqueue rejects.
+    expired.throwIfAborted();
+    const { id } = await this.#queue.add(name, data, options);
+    return String(id);
   }
 
-  async work(tasks: readonly Task[], options?: WorkerOptions): Promise<TaskWorker> {
-    const runner = new MessageRunner(tasks, options);
-    if (this.#closing !== undefined) throw closed();
-    const worker = new BullmqWorker(this.#queue.name, this.#connection, runner, () => this.#workers.delete(worker));
-    this.#workers.add(worker);
+  async work(runner: MessageRunner): Promise<BullmqWorker> {
+    const worker = new BullmqWorker(this.#queue.name, this.#connection, runner);
     await worker.ready();
     return worker;
   }
 
-  async get(id: string): Promise<TaskRecord | undefined> {
-    if (!isUuid(id)) return undefined;
-    const find = async (): Promise<TaskRecord | undefined> => {
-      const state = await this.#queue.getJobState(id);
-      const job: Job<StoredMessage> | undefined = await this.#queue.getJob(id);
-      return job && recordOf(id, job, state === 'active');
-    };
-    return load('bullmq', find, this.#trouble);
+  async find(id: string): Promise<TaskRecord | undefined> {
+    const state = await this.#queue.getJobState(id);
+    const job: Job<StoredMessage> | undefined = await this.#queue.getJob(id);
+    return job && recordOf(id, job, state === 'active');
   }
 
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
-  }
-
-  async #close(): Promise<void> {
-    await Promise.all([...this.#workers].map((worker) => worker.close({ timeout: Number.POSITIVE_INFINITY })));
+  async close(): Promise<void> {
     // It waits for the answers that are still due, which do not come while Redis is away.
-    await load('bullmq', () => this.#queue.close()).catch(ignore);
+    await withDeadline(() => this.#queue.close()).catch(ignore);
     void this.#queue.disconnect().catch(ignore);
   }
 }
 
 const ignore = (): void => {};
-const closed = (): Error => engineUnavailable('bullmq', new Error('the engine is closed'));
 
 const kept = { age: 7 * 24 * 60 * 60 };
 /** BullMQ's priorities run from 1, the most urgent, to twice this; a job without comes before all that have one. */
 const middle = 2 ** 20;
 
-function jobOptions({ retries, delay = 0, priority = 0, key }: TaskMessage): JobsOptions {
+function jobOptions({ id, retries, delay = 0, priority = 0, key }: TaskMessage): JobsOptions {
   if (Math.abs(priority) >= middle) {
     throw unsupported('bullmq', 'priority', `it must be more than ${-middle} and less than ${middle}`);
   }
   return {
-    jobId: randomUUID(),
+    jobId: id,
     priority: middle - priority,
     removeOnComplete: kept,
     removeOnFail: kept,

@@ -2,9 +2,10 @@
 
 import { DelayedError, type Job, type QueueBase, type RedisOptions, UnrecoverableError, Worker } from 'bullmq';
 import { wallClockTime } from '../../clock.js';
-import { type CloseOptions, readCloseTimeout } from '../../close-options.js';
-import { load, type TaskWorker } from '../../engine/engine.js';
-import { abandonedTask, type MessageRunner, maxLost } from '../../engine/message-runner.js';
+import { withDeadline } from '../../engine/deadline.js';
+import { givenUpError, mostDeaths } from '../../engine/deaths.js';
+import type { DriverWorker } from '../../engine/driver.js';
+import type { MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { type Backoff, retryDelay } from '../../task/retry.js';
 
@@ -37,16 +38,15 @@ const settings = {
   },
 };
 
-export class BullmqWorker implements TaskWorker {
+export class BullmqWorker implements DriverWorker {
   readonly #runner: MessageRunner;
   readonly #worker: Worker<StoredMessage, string>;
   readonly #trouble: () => Error | undefined;
-  readonly #onClosed: () => void;
-  #closing: Promise<void> | undefined = undefined;
+  /** Resolves once what has ended is stored; undefined while tasks are taken. */
+  #paused: Promise<void> | undefined = undefined;
 
-  constructor(queue: string, connection: RedisOptions, runner: MessageRunner, onClosed: () => void) {
+  constructor(queue: string, connection: RedisOptions, runner: MessageRunner) {
     this.#runner = runner;
-    this.#onClosed = onClosed;
     this.#worker = new Worker(queue, (job, token) => this.#run(job, token), {
       ...settings,
       connection: { ...connection, enableOfflineQueue: true, maxRetriesPerRequest: null },
@@ -63,46 +63,39 @@ export class BullmqWorker implements TaskWorker {
   /** Rejects where Redis is out of reach. */
   async ready(): Promise<void> {
     try {
-      await load('bullmq', () => this.#worker.waitUntilReady(), this.#trouble);
-      this.#worker.getBackend().on('ready', () => this.#runner.storeAnswered());
-      this.#worker.on('error', (error) => {
-        if (this.#closing === undefined) this.#runner.storeFailed(error);
-      });
+      await withDeadline(() => this.#worker.waitUntilReady());
     } catch (error) {
       await this.#worker.close(true);
-      this.#onClosed();
-      throw error;
+      throw this.#trouble() ?? error;
     }
+    this.#worker.on('error', (error) => {
+      if (this.#paused === undefined) this.#runner.storeFailed(error);
+    });
   }
 
-  async close(options: CloseOptions = {}): Promise<void> {
-    const timeout = readCloseTimeout(options);
-    this.#closing ??= this.#close(timeout);
-    return this.#closing;
+  stop(): void {
+    this.#paused = this.#worker.pause();
+    this.#paused.catch(() => {}); // close() looks at it.
   }
 
   /** A pause ends when all is stored; while Redis is away, never, and what could not be stored runs again elsewhere. */
-  async #close(timeout: number): Promise<void> {
-    const stored = this.#worker.pause();
-    await this.#runner.drain(timeout);
-    await load('bullmq', () => stored).catch(() => {});
+  async close(): Promise<void> {
+    await withDeadline(async () => this.#paused).catch(() => {});
     await this.#worker.close(true);
-    await this.#runner.reported();
-    this.#onClosed();
   }
 
   async #run(job: Job<StoredMessage>, token: string | undefined): Promise<string> {
     const { id = '', name, data } = job;
     const unused = data?.unused ?? 0;
     const attempt = attemptOf(job);
-    if (this.#closing !== undefined) return putBack(job, token, 0, unused + 1);
+    if (this.#paused !== undefined) return putBack(job, token, 0, unused + 1);
     if (!this.#runner.knows(name)) {
-      this.#runner.reportUnknown({ id, name, attempt });
+      if (!this.#runner.isKnownHere(name)) this.#runner.reportUnknown({ id, name, attempt });
       return putBack(job, token, unknownDelay(unused), unused + 1);
     }
-    if (job.stalledCounter >= maxLost) {
+    if (job.stalledCounter >= mostDeaths) {
       await job.updateData({ ...data, unused: unused + 1 });
-      throw failure(abandonedTask(name), UnrecoverableError);
+      throw failure(givenUpError(name), UnrecoverableError);
     }
     const { timeout } = data;
     const outcome = await this.#runner.run({ id, name, args: JSON.parse(data.args), timeout, attempt });
@@ -111,6 +104,8 @@ export class BullmqWorker implements TaskWorker {
         return serializeResult(outcome.result) ?? '';
       case 'dropped':
         return putBack(job, token, 0);
+      case 'unused':
+        return putBack(job, token, 0, unused + 1);
       case 'failed':
         throw failure(outcome.error, Error);
     }

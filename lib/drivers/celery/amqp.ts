@@ -2,7 +2,7 @@
 
 import type { ChannelModel, ConfirmChannel } from 'amqplib';
 import { sleep } from '../../clock.js';
-import { unsupported } from '../../engine/engine.js';
+import { unsupported } from '../../engine/create-engine.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { type CeleryMessage, type CeleryTransport, missingPackage } from './message.js';
 

@@ -1,20 +1,15 @@
 // celery(): hands tasks over to workers that run in Python. A producer, and a reader of their results.
 
-import {
-  engineUnavailable,
-  load,
-  store,
-  type TaskEngine,
-  type TaskMessage,
-  type TaskRecord,
-  type TaskWorker,
-  unsupported,
-} from '../../engine/engine.js';
+import { createEngine, unsupported } from '../../engine/create-engine.js';
+import type { EngineDriver } from '../../engine/driver.js';
+import type { TaskEngine, TaskRecord } from '../../engine/engine.js';
+import { timeOfId } from '../../engine/id.js';
+import type { TaskMessage } from '../../engine/message.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { inspectShort, isAwaitable } from '../../foreign-value.js';
 import { type Check, checkOptions } from '../../options.js';
 import { AmqpTransport } from './amqp.js';
-import { type CeleryTransport, celeryMessage, sentAt } from './message.js';
+import { type CeleryTransport, celeryMessage } from './message.js';
 import { CeleryRedis, RedisTransport } from './redis.js';
 import { readMeta } from './result.js';
 
@@ -53,7 +48,7 @@ export function celery(options: CeleryOptions): TaskEngine {
     queueArguments: (value) => (isAwaitable(value) ? undefined : 'an object'),
     resultBackend: isText,
   });
-  return new CeleryEngine(transportOf(options), resultsOf(options));
+  return createEngine(new CeleryDriver(transportOf(options), resultsOf(options)));
 }
 
 const isText: Check = (value) => (typeof value === 'string' && value !== '' ? undefined : 'a string that is not empty');
@@ -107,55 +102,38 @@ function schemeOf(option: string, value: unknown, known: readonly string[]): str
   return scheme;
 }
 
-class CeleryEngine implements TaskEngine {
+class CeleryDriver implements EngineDriver {
+  readonly name = 'celery';
+  readonly instead = {
+    work: "Celery's workers run in Python: start them with `celery -A <app> worker`",
+    find: 'give celery() the `result_backend` of the workers as "resultBackend"',
+  };
+  readonly find: EngineDriver['find'] | undefined;
   readonly #transport: CeleryTransport;
   readonly #results: CeleryRedis | undefined;
-  readonly #asked = new Set<Promise<unknown>>();
-  #isClosed = false;
 
   constructor(transport: CeleryTransport, results: CeleryRedis | undefined) {
     this.#transport = transport;
     this.#results = results;
+    this.find = results && ((id, _fields, expired) => findIn(results, id, expired));
   }
 
-  async enqueue(message: TaskMessage): Promise<{ id: string }> {
-    if (this.#isClosed) throw engineUnavailable('celery', new Error('the engine is closed'));
-    const sent = celeryMessage(message, this.#transport.priority(message.priority ?? 0));
-    await this.#ask(store, (late) => this.#transport.send(sent, late));
-    return { id: sent.id };
-  }
-
-  async work(): Promise<TaskWorker> {
-    throw unsupported('celery', 'work()', "Celery's workers run in Python: start them with `celery -A <app> worker`");
-  }
-
-  async get(id: string): Promise<TaskRecord | undefined> {
-    const results = this.#results;
-    if (results === undefined) {
-      throw unsupported('celery', 'get()', 'give celery() the `result_backend` of the workers as "resultBackend"');
-    }
-    const enqueuedAt = sentAt(id);
-    if (enqueuedAt === undefined) return undefined;
-    if (this.#isClosed) throw engineUnavailable('celery', new Error('the engine is closed'), 'read');
-    const meta = await this.#ask(load, (late) => results.read(`celery-task-meta-${id.toLowerCase()}`, late));
-    return meta === null ? undefined : readMeta(id.toLowerCase(), enqueuedAt, meta);
+  async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
+    const priority = this.#transport.priority(message.priority ?? 0);
+    await this.#transport.send(celeryMessage(message, priority), expired);
+    return message.id;
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true;
-    await Promise.allSettled(this.#asked);
     this.#results?.close();
     await this.#transport.close();
   }
+}
 
-  /** What got no answer in time is given up with its connection, so that it does not come about later after all. */
-  async #ask<T>(ask: typeof store, call: (late: AbortSignal) => Promise<T>): Promise<T> {
-    const answer = ask('celery', call);
-    this.#asked.add(answer);
-    try {
-      return await answer;
-    } finally {
-      this.#asked.delete(answer);
-    }
-  }
+/** Celery does not keep when a task was sent; its id does. */
+async function findIn(results: CeleryRedis, id: string, expired: AbortSignal): Promise<TaskRecord | undefined> {
+  const enqueuedAt = timeOfId(id);
+  if (enqueuedAt === undefined) return undefined;
+  const meta = await results.read(`celery-task-meta-${id}`, expired);
+  return meta === null ? undefined : readMeta(id, enqueuedAt, meta);
 }

@@ -38,16 +38,20 @@ function isPlain(values: unknown): boolean {
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
-/** @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for keyword arguments before the last argument, or inside of one. */
-export function splitArguments(args: readonly unknown[], task: string): { args: readonly unknown[]; kwargs: object } {
+/**
+ * How many of the arguments are positional: all but keyword arguments at the end.
+ *
+ * @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for keyword arguments before the last argument, or inside of one.
+ */
+export function countPositional(args: readonly unknown[], task: string): number {
   const last = args.at(-1);
-  const split = isKeywords(last) ? { args: args.slice(0, -1), kwargs: last } : { args, kwargs: {} };
-  const misplaced = [...split.args, { ...split.kwargs }].findIndex(holdsKeywords);
+  const checked = isKeywords(last) ? [...args.slice(0, -1), { ...last }] : args;
+  const misplaced = checked.findIndex(holdsKeywords);
   if (misplaced !== -1) {
     const what = `args[${misplaced}] is or holds kwargs(), which only the last argument can be`;
     throw new BackgroundTasksError('ERR_TASK_NOT_SERIALIZABLE', `task "${task}": ${what}`);
   }
-  return split;
+  return isKeywords(last) ? args.length - 1 : args.length;
 }
 
 function holdsKeywords(value: unknown): boolean {

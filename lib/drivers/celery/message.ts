@@ -1,13 +1,14 @@
 // A task as Celery's workers read it, whatever the broker: message protocol 2.
 // https://docs.celeryq.dev/en/stable/internals/protocol.html
 
-import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { wallClockTime } from '../../clock.js';
-import { type TaskMessage, unsupported } from '../../engine/engine.js';
+import { unsupported } from '../../engine/create-engine.js';
+import type { TaskMessage } from '../../engine/message.js';
+import { serializeArguments } from '../../engine/serialize.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { isAwaitable } from '../../foreign-value.js';
-import { splitArguments } from './kwargs.js';
+import { countPositional } from './kwargs.js';
 
 /** Puts messages into one queue. It connects at the first message, and at the next one after the connection was lost. */
 export interface CeleryTransport {
@@ -42,14 +43,15 @@ export interface CeleryMessage {
  */
 export function celeryMessage(message: TaskMessage, priority: number): CeleryMessage {
   refuse(message);
-  const id = newId();
+  const { id } = message;
   if (isDeeper(message.args, deepest)) {
     const what = `args are nested more than ${deepest} levels deep, at which a Celery worker may crash`;
     throw new BackgroundTasksError('ERR_TASK_NOT_SERIALIZABLE', `task "${message.name}": ${what}`);
   }
-  const split = splitArguments(message.args, message.name);
-  const args = JSON.stringify(split.args);
-  const kwargs = JSON.stringify(split.kwargs);
+  const values: unknown[] = JSON.parse(message.json);
+  const [keywords = {}] = values.splice(countPositional(message.args, message.name));
+  const args = serializeArguments(values, message.name);
+  const kwargs = serializeArguments([keywords], message.name).slice(1, -1);
   const limit = message.timeout === undefined ? null : message.timeout / 1000;
   const headers = {
     lang: 'py',
@@ -109,17 +111,3 @@ function eta(delay = 0): string | null {
 }
 
 const latest = Date.UTC(9999, 0);
-
-/** A UUID of version 7, which holds the time: Celery keeps none of when a task was sent. */
-function newId(): string {
-  const time = wallClockTime().toString(16).padStart(12, '0');
-  return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`;
-}
-
-const idPattern = /^([\da-f]{8})-([\da-f]{4})-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/;
-
-/** When the task of this id was sent; undefined for an id that was not made here. */
-export function sentAt(id: string): Date | undefined {
-  const [, high, low] = idPattern.exec(id.toLowerCase()) ?? [];
-  return high === undefined || low === undefined ? undefined : new Date(Number.parseInt(high + low, 16));
-}

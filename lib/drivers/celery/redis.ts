@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import { monotonicTime, sleep } from '../../clock.js';
-import { unsupported } from '../../engine/engine.js';
+import { unsupported } from '../../engine/create-engine.js';
 import { type CeleryMessage, type CeleryTransport, missingPackage } from './message.js';
 
 /** A client that connects when it is used, never by itself: an outage costs nothing, and nothing is sent after it has failed. */

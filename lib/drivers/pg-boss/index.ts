@@ -1,14 +1,15 @@
 // pgBoss(): an engine on pg-boss, for PostgreSQL, what speaks its protocol, and PGlite. It imports nothing of pg-boss: the
 // user makes the instance, starts it and stops it. What its workers do is in pg-boss-worker.ts.
 
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { sleep } from '../../clock.js';
-import type { TaskEngine, TaskMessage, TaskRecord, TaskWorker, WorkerOptions } from '../../engine/engine.js';
-import { engineUnavailable, isUuid, load, store, unsupported } from '../../engine/engine.js';
-import { MessageRunner } from '../../engine/message-runner.js';
+import { createEngine, unsupported } from '../../engine/create-engine.js';
+import type { EngineDriver } from '../../engine/driver.js';
+import type { TaskEngine, TaskRecord } from '../../engine/engine.js';
+import type { TaskMessage } from '../../engine/message.js';
+import type { MessageRunner } from '../../engine/message-runner.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { isAwaitable } from '../../foreign-value.js';
-import type { Task } from '../../task/task.js';
 import { type Boss, type Db, PgBossWorker, queue, type StoredJob, type StoredMessage } from './worker.js';
 
 const day = 24 * 60 * 60;
@@ -40,14 +41,13 @@ export function pgBoss(boss: Boss): TaskEngine {
       'pgBoss(): the argument must be an instance of PgBoss, of pg-boss 12.35 or later',
     );
   }
-  return new PgBossEngine(boss);
+  return createEngine(new PgBossDriver(boss));
 }
 
-class PgBossEngine implements TaskEngine {
+class PgBossDriver implements EngineDriver {
+  readonly name = 'pg-boss';
   readonly #boss: Boss;
-  readonly #workers = new Set<PgBossWorker>();
   #queueMade: Promise<void> | undefined = undefined;
-  #closing: Promise<void> | undefined = undefined;
 
   constructor(boss: Boss) {
     this.#boss = boss;
@@ -55,64 +55,37 @@ class PgBossEngine implements TaskEngine {
     boss.on('error', ignore);
   }
 
-  async enqueue(message: TaskMessage): Promise<{ id: string }> {
-    if (this.#closing !== undefined) throw closed();
+  async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
     refuse(message);
-    const { name, args, timeout, retries, delay = 0, priority = 0, key } = message;
-    const data: StoredMessage = {
-      name,
-      args: JSON.stringify(args),
-      timeout,
-      retries,
-      failed: 0,
-      dropped: 0,
-      unused: 0,
-    };
-    const id = randomUUID();
+    const { id, name, json, timeout, retries, delay = 0, priority = 0, key } = message;
+    const data: StoredMessage = { name, args: json, timeout, retries, failed: 0, dropped: 0, unused: 0 };
     const singletonKey = key === undefined ? id : hash(key);
     const options = { id, singletonKey, priority, startAfter: Math.ceil(delay) / 1000, group: { id: name } };
-    const stored = await store('pg-boss', async (late) => {
-      await this.#makeQueue();
-      while (true) {
-        // What has been sent when the time is up may be stored all the same, although enqueue has rejected.
-        late.throwIfAborted();
-        const held = (await this.#boss.send(queue, data, options)) ?? (await this.#holderOf(singletonKey));
-        if (held !== undefined) return { id: held };
-        await sleep(10); // It has ended in between.
-      }
-    });
-    for (const worker of this.#workers) worker.wake();
-    return stored;
+    await this.#makeQueue();
+    while (true) {
+      // What has been sent when the time is up may be stored all the same, although enqueue has rejected.
+      expired.throwIfAborted();
+      const held = (await this.#boss.send(queue, data, options)) ?? (await this.#holderOf(singletonKey));
+      if (held !== undefined) return held;
+      await sleep(10); // It has ended in between.
+    }
   }
 
-  async work(tasks: readonly Task[], options?: WorkerOptions): Promise<TaskWorker> {
-    const runner = new MessageRunner(tasks, options);
-    if (this.#closing !== undefined) throw closed();
-    if (runner.concurrency === Number.POSITIVE_INFINITY)
+  async work(runner: MessageRunner): Promise<PgBossWorker> {
+    if (runner.concurrency === Number.POSITIVE_INFINITY) {
       throw unsupported('pg-boss', 'concurrency', 'it must be finite');
-    await load('pg-boss', () => this.#makeQueue());
-    if (this.#closing !== undefined) throw closed();
-    const worker = new PgBossWorker(this.#boss, runner, () => this.#workers.delete(worker));
-    this.#workers.add(worker);
-    return worker;
+    }
+    await this.#makeQueue();
+    return new PgBossWorker(this.#boss, runner);
   }
 
-  async get(id: string): Promise<TaskRecord | undefined> {
-    if (!isUuid(id)) return undefined;
-    const [job] = await load('pg-boss', async () => {
-      await this.#makeQueue();
-      return this.#boss.findJobs(queue, { id });
-    });
+  async find(id: string): Promise<TaskRecord | undefined> {
+    await this.#makeQueue();
+    const [job] = await this.#boss.findJobs(queue, { id });
     return job && recordOf(job);
   }
 
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
-  }
-
-  async #close(): Promise<void> {
-    await Promise.all([...this.#workers].map((worker) => worker.close({ timeout: Number.POSITIVE_INFINITY })));
+  close(): void {
     this.#boss.off('error', ignore);
   }
 
@@ -156,7 +129,6 @@ function refuse({ name, timeout = 0, delay = 0, priority = 0 }: TaskMessage): vo
 }
 
 const ignore = (): void => {};
-const closed = (): Error => engineUnavailable('pg-boss', new Error('the engine is closed'));
 /** Of any text, what PostgreSQL can hold and index. */
 const hash = (key: string): string => createHash('sha256').update(JSON.stringify(key)).digest('base64url');
 

@@ -5,9 +5,10 @@
 // waits for the slowest task of a batch before it takes another one.
 
 import { clearInterval, clearTimeout, nextTurn, setInterval, setTimeout, sleep } from '../../clock.js';
-import { type CloseOptions, readCloseTimeout } from '../../close-options.js';
-import { load, type TaskWorker } from '../../engine/engine.js';
-import { abandonedTask, type MessageRunner, maxLost } from '../../engine/message-runner.js';
+import { withDeadline } from '../../engine/deadline.js';
+import { givenUpError, mostDeaths } from '../../engine/deaths.js';
+import type { DriverWorker } from '../../engine/driver.js';
+import type { MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { type Backoff, retryDelay } from '../../task/retry.js';
 import type { TaskInfo } from '../../task/types.js';
@@ -85,10 +86,9 @@ export interface Boss {
   off(event: 'error', listener: (error: Error) => void): unknown;
 }
 
-export class PgBossWorker implements TaskWorker {
+export class PgBossWorker implements DriverWorker {
   readonly #boss: Boss;
   readonly #runner: MessageRunner;
-  readonly #onClosed: () => void;
   /** Taken, and not yet settled. */
   readonly #open = new Map<TakenJob, Promise<void>>();
   /** Taken, and not yet run. */
@@ -103,12 +103,11 @@ export class PgBossWorker implements TaskWorker {
   readonly #heartbeat: NodeJS.Timeout;
   #wakeUp: (() => void) | undefined = undefined;
   #isWoken = false;
-  #closing: Promise<void> | undefined = undefined;
+  #isStopped = false;
 
-  constructor(boss: Boss, runner: MessageRunner, onClosed: () => void) {
+  constructor(boss: Boss, runner: MessageRunner) {
     this.#boss = boss;
     this.#runner = runner;
-    this.#onClosed = onClosed;
     this.#heartbeat = setInterval(() => void this.#beat(), heartbeatInterval);
     this.#looping = this.#loop();
   }
@@ -119,26 +118,21 @@ export class PgBossWorker implements TaskWorker {
     this.#wakeUp?.();
   }
 
-  async close(options: CloseOptions = {}): Promise<void> {
-    const timeout = readCloseTimeout(options);
-    this.#closing ??= this.#close(timeout);
-    return this.#closing;
+  stop(): void {
+    this.#isStopped = true;
+    this.wake();
   }
 
-  async #close(timeout: number): Promise<void> {
-    this.wake();
-    await this.#runner.drain(timeout);
-    await load('pg-boss', async () => {
+  async close(): Promise<void> {
+    await withDeadline(async () => {
       await this.#looping;
       await Promise.all(this.#open.values());
     }).catch(() => {}); // PostgreSQL is away: another worker takes them again.
     clearInterval(this.#heartbeat);
-    await this.#runner.reported();
-    this.#onClosed();
   }
 
   async #loop(): Promise<void> {
-    while (this.#closing === undefined) {
+    while (!this.#isStopped) {
       this.#isWoken = false;
       const free = this.#free;
       this.#isFull = free <= 0;
@@ -151,14 +145,12 @@ export class PgBossWorker implements TaskWorker {
   /** The next tasks are fetched while the end of the last ones is written, but no more than so many of those wait. */
   get #free(): number {
     const { concurrency } = this.#runner;
-    return Math.min(batch, concurrency - this.#busy, 2 * concurrency - this.#open.size);
+    return Math.min(batch, this.#runner.free, concurrency - this.#busy, 2 * concurrency - this.#open.size);
   }
 
   async #fetch(batchSize: number): Promise<TakenJob[]> {
     try {
-      const taken = await this.#boss.fetch(queue, { batchSize, ignoreGroups: [...this.#ignored] });
-      this.#runner.storeAnswered();
-      return taken;
+      return await this.#boss.fetch(queue, { batchSize, ignoreGroups: [...this.#ignored] });
     } catch (error) {
       this.#runner.storeFailed(error);
       return []; // The next poll tries again.
@@ -190,7 +182,7 @@ export class PgBossWorker implements TaskWorker {
         await settle();
         break;
       } catch {
-        if (this.#closing !== undefined) break;
+        if (this.#isStopped) break;
         await sleep(1000); // PostgreSQL is away. Should that take longer, the task will run again.
       }
     }
@@ -203,16 +195,16 @@ export class PgBossWorker implements TaskWorker {
     const { name, args, timeout, retries, failed = 0, dropped = 0, unused = 0 } = job.data;
     if (typeof name !== 'string' || typeof args !== 'string') throw new TypeError('The job is no task of this library');
     const info = { id: job.id, name, attempt: job.retryCount + 1 - unused };
-    if (this.#closing !== undefined) return this.#putBack(job, { unused: unused + 1 });
+    if (this.#isStopped) return this.#putBack(job, { unused: unused + 1 });
     if (!this.#runner.knows(name)) {
       this.#ignored.add(name);
-      this.#runner.reportUnknown(info);
+      if (!this.#runner.isKnownHere(name)) this.#runner.reportUnknown(info);
       // Without its group, a job that somebody else has made would be offered again at once.
       return this.#putBack(job, { unused: unused + 1 }, job.groupId === name ? 0 : foreignDelay);
     }
-    if (info.attempt - 1 - failed - dropped >= maxLost) {
+    if (info.attempt - 1 - failed - dropped >= mostDeaths) {
       info.attempt--;
-      return () => this.#fail(job, info, abandonedTask(name));
+      return () => this.#fail(job, info, givenUpError(name));
     }
     const outcome = await this.#runner.run({ ...info, args: JSON.parse(args), timeout });
     switch (outcome.state) {
@@ -222,6 +214,8 @@ export class PgBossWorker implements TaskWorker {
       }
       case 'dropped':
         return this.#putBack(job, { dropped: dropped + 1 });
+      case 'unused':
+        return this.#putBack(job, { unused: unused + 1 });
       case 'failed': {
         if (retries === undefined || failed >= retries.limit) return () => this.#fail(job, info, outcome.error);
         const delay = retryDelay(failed + 1, retries);

@@ -2,20 +2,13 @@
 
 import Database from 'better-sqlite3';
 import { monotonicTime, sleep } from '../../clock.js';
-import {
-  engineUnavailable,
-  isUuid,
-  type TaskEngine,
-  type TaskMessage,
-  type TaskRecord,
-  type TaskWorker,
-  unsupported,
-  type WorkerOptions,
-} from '../../engine/engine.js';
-import { MessageRunner } from '../../engine/message-runner.js';
+import { createEngine, unsupported } from '../../engine/create-engine.js';
+import type { EngineDriver } from '../../engine/driver.js';
+import type { TaskEngine, TaskRecord } from '../../engine/engine.js';
+import type { TaskMessage } from '../../engine/message.js';
+import type { MessageRunner } from '../../engine/message-runner.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { type Check, type Checks, checkOptions } from '../../options.js';
-import type { Task } from '../../task/task.js';
 import { GroupCommit, isBusy } from './commits.js';
 import { migrate, type NewRow, rowOf, type SqliteDatabase, TaskTable } from './table.js';
 import { SqliteWorker, type SqliteWorkerSettings } from './worker.js';
@@ -74,17 +67,19 @@ export function sqlite(options: SqliteOptions): TaskEngine {
   const settings = { lease, pollInterval, retention };
   if (database !== undefined) {
     unlessUnavailable('the database cannot be used', () => migrate(database));
-    return new SqliteEngine(database, settings, { close: () => {}, setDurable: () => {} });
+    return createEngine(new SqliteDriver(database, settings, { close: () => {}, setDurable: () => {} }));
   }
   const own = unlessUnavailable(`"${path}" cannot be opened`, () => open(path));
-  return new SqliteEngine(own, settings, {
-    close: () => {
-      own.close(); // The last connection to a file writes its log back, and removes it.
-    },
-    setDurable: (isDurable) => {
-      if (isWal(own)) own.pragma(`synchronous = ${isDurable ? 'FULL' : 'NORMAL'}`);
-    },
-  });
+  return createEngine(
+    new SqliteDriver(own, settings, {
+      close: () => {
+        own.close(); // The last connection to a file writes its log back, and removes it.
+      },
+      setDurable: (isDurable) => {
+        if (isWal(own)) own.pragma(`synchronous = ${isDurable ? 'FULL' : 'NORMAL'}`);
+      },
+    }),
+  );
 }
 
 /** What only the owner of a connection may do. */
@@ -100,107 +95,76 @@ interface Ownership {
 
 const sevenDays = 7 * 24 * 60 * 60 * 1000;
 
-/** For how long a call waits for a database that is in use, in ms. */
-const patience = 4500;
+/** For how long a call waits for a database that is in use, in ms: less than the deadline, so that its reason is told. */
+const patience = 4000;
 
 type Settings = Pick<SqliteWorkerSettings, 'lease' | 'pollInterval' | 'retention'>;
 
-class SqliteEngine implements TaskEngine {
+class SqliteDriver implements EngineDriver {
+  readonly name = 'sqlite';
   readonly #database: SqliteDatabase;
   readonly #settings: SqliteWorkerSettings;
   readonly #ownership: Ownership;
   readonly #table: TaskTable;
   readonly #commits: GroupCommit;
   readonly #workers = new Set<SqliteWorker>();
-  #closing: Promise<void> | undefined = undefined;
-  #isClosed = false;
 
   constructor(database: SqliteDatabase, settings: Settings, ownership: Ownership) {
     this.#database = database;
     this.#settings = {
       ...settings,
-      isKnown: (name) => [...this.#workers].some((worker) => worker.knows(name)),
       renewLeases: (until) => {
         for (const worker of this.#workers) worker.renewLeases(until);
       },
-      onGivenBack: () => this.#wakeWorkers(),
+      onGivenBack: () => this.#takeSoon(),
+      onClosed: (worker) => this.#workers.delete(worker),
     };
     this.#ownership = ownership;
     this.#table = new TaskTable(database);
     this.#commits = new GroupCommit(database, (isDurable) => ownership.setDurable(isDurable));
   }
 
-  async enqueue(message: TaskMessage): Promise<{ id: string }> {
+  /** In the application's open transaction, if there is one, whose end then decides about the task. */
+  async insert(message: TaskMessage): Promise<string> {
     this.#checkOpen();
     if (/[\ud800-\udfff]/u.test(message.name)) throw unsupported('sqlite', 'name', 'it has half a surrogate pair');
     const row = rowOf(message);
-    const id = this.#database.inTransaction ? this.#insertNow(row) : this.#insertSoon(row);
-    this.#wakeWorkers();
-    return { id: await id };
+    const id = this.#database.inTransaction ? this.#table.insert(row) : this.#insertSoon(row);
+    this.#takeSoon(); // In the transaction that stores it.
+    return id;
   }
 
-  /** What is wrong with the arguments makes the promise reject. */
-  work(tasks: readonly Task[], options: WorkerOptions = {}): Promise<TaskWorker> {
-    return new Promise((resolve) => {
-      resolve(this.#startWorker(tasks, options));
-    });
+  work(runner: MessageRunner): SqliteWorker {
+    this.#checkOpen();
+    const worker = new SqliteWorker(this.#table, this.#commits, runner, this.#settings);
+    this.#workers.add(worker);
+    return worker;
   }
 
-  async get(id: string): Promise<TaskRecord | undefined> {
+  async find(id: string): Promise<TaskRecord | undefined> {
     const end = monotonicTime() + patience;
     while (true) {
       this.#checkOpen();
       try {
-        return isUuid(id) ? this.#table.find(id) : undefined;
+        return this.#table.find(id);
       } catch (error) {
-        if (!isBusy(error) || monotonicTime() > end) throw engineUnavailable('sqlite', error, 'read');
+        if (!isBusy(error) || monotonicTime() > end) throw error;
         await sleep(10);
       }
     }
   }
 
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
-  }
-
-  async #close(): Promise<void> {
-    // Until then running tasks may enqueue others.
-    await Promise.all([...this.#workers].map((worker) => worker.close({ timeout: Number.POSITIVE_INFINITY })));
-    this.#isClosed = true;
+  async close(): Promise<void> {
     await this.#commits.idle();
     this.#ownership.close();
   }
 
-  #startWorker(tasks: readonly Task[], options: WorkerOptions): TaskWorker {
-    if (this.#closing !== undefined) throw closed();
-    this.#checkOpen();
-    const runner = new MessageRunner(tasks, options);
-    const worker = new SqliteWorker(this.#table, this.#commits, runner, this.#settings);
-    this.#workers.add(worker);
-    return {
-      close: async (closeOptions) => {
-        await worker.close(closeOptions);
-        this.#workers.delete(worker);
-      },
-    };
+  #takeSoon(): void {
+    for (const worker of this.#workers) worker.takeSoon();
   }
 
   #checkOpen(): void {
-    if (this.#isClosed || !this.#database.open) throw closed();
-  }
-
-  #wakeWorkers(): void {
-    for (const worker of this.#workers) worker.wake();
-  }
-
-  /** In the application's transaction, whose end decides about the task. */
-  #insertNow(row: NewRow): string {
-    try {
-      return this.#table.insert(row);
-    } catch (error) {
-      throw engineUnavailable('sqlite', error);
-    }
+    if (!this.#database.open) throw unavailable('the database is closed');
   }
 
   #insertSoon(row: NewRow): Promise<string> {
@@ -215,7 +179,7 @@ class SqliteEngine implements TaskEngine {
         committed: () => resolve(id),
         failed: (error) => {
           if (isBusy(error) && monotonicTime() < end) return true;
-          reject(engineUnavailable('sqlite', error));
+          reject(error);
           return false;
         },
       });
@@ -255,10 +219,6 @@ function installedMajor(): number {
 /** Not every file system can have it, and memory cannot. */
 function isWal(database: Database.Database): boolean {
   return database.pragma('journal_mode', { simple: true }) === 'wal';
-}
-
-function closed(): BackgroundTasksError {
-  return unavailable('the engine is closed');
 }
 
 function unavailable(what: string, options?: ErrorOptions): BackgroundTasksError {

@@ -1,10 +1,10 @@
 // The table of the SQLite engine: its schema and its statements, each of which does one step. Who takes the steps, and in
 // which transaction, is decided elsewhere.
 
-import { randomUUID } from 'node:crypto';
 import { wallClockTime } from '../../clock.js';
-import type { TaskMessage, TaskRecord } from '../../engine/engine.js';
-import { abandonedTask, maxLost } from '../../engine/message-runner.js';
+import { givenUpError, mostDeaths } from '../../engine/deaths.js';
+import type { TaskRecord } from '../../engine/engine.js';
+import type { TaskMessage } from '../../engine/message.js';
 import { serializeError } from '../../engine/serialize.js';
 import { BackgroundTasksError } from '../../errors.js';
 import type { TaskInfo } from '../../task/types.js';
@@ -105,16 +105,15 @@ export function migrate(database: SqliteDatabase): void {
   }
 }
 
-/** Serializes at once: the message is the caller's, who may change it. */
 export function rowOf(message: TaskMessage): NewRow {
-  const { name, args, timeout = null, retries, delay = 0, priority = 0, key = null } = message;
+  const { id, name, json, timeout = null, retries, delay = 0, priority = 0, key = null } = message;
   const now = wallClockTime();
   const runAt = Math.min(now + Math.ceil(delay), Number.MAX_SAFE_INTEGER);
   const state = delay > 0 ? 'delayed' : 'queued';
   const backoff = retries === undefined ? null : JSON.stringify(retries);
   // In JSON any text differs from any other, also in UTF-8.
   const keyText = key === null ? null : JSON.stringify(key);
-  return [randomUUID(), name, JSON.stringify(args), timeout, backoff, priority, keyText, state, runAt, now];
+  return [id, name, json, timeout, backoff, priority, keyText, state, runAt, now];
 }
 
 export class TaskTable {
@@ -132,6 +131,7 @@ export class TaskTable {
   readonly #fail;
   readonly #retry;
   readonly #giveBack;
+  readonly #putBack;
   readonly #nextDue;
   readonly #isQueued;
   readonly #isExpired;
@@ -166,7 +166,7 @@ export class TaskTable {
     this.#selectLost = prepare<TaskInfoRow>(
       database,
       `SELECT id, name, attempts FROM background_tasks
-       WHERE state = 'running' AND lease_until <= ? AND lost >= ${maxLost - 1}`,
+       WHERE state = 'running' AND lease_until <= ? AND lost >= ${mostDeaths - 1}`,
     );
     this.#abandon = prepare(
       database,
@@ -205,6 +205,11 @@ export class TaskTable {
       `UPDATE background_tasks SET state = 'delayed', failures = failures + 1, run_at = ?, ${own}`,
     );
     this.#giveBack = prepare(database, `UPDATE background_tasks SET state = 'queued', ${own}`);
+    this.#putBack = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'queued', attempts = attempts - 1,
+       started_at = CASE attempts WHEN 1 THEN NULL ELSE started_at END, ${own}`,
+    );
     this.#nextDue = prepare<{ run_at: number | null }>(
       database,
       "SELECT min(run_at) AS run_at FROM background_tasks WHERE state = 'delayed'",
@@ -260,7 +265,7 @@ export class TaskTable {
   release(by: number): TaskInfo[] {
     const lost = this.#selectLost.all(by);
     for (const { id, name } of lost) {
-      this.#abandon.run(JSON.stringify(serializeError(abandonedTask(name))), wallClockTime(), id);
+      this.#abandon.run(JSON.stringify(serializeError(givenUpError(name))), wallClockTime(), id);
     }
     this.#release.run(by);
     return lost.map(infoOf);
@@ -293,6 +298,11 @@ export class TaskTable {
 
   giveBack(worker: string, { seq, attempts }: TakenTask): boolean {
     return this.#giveBack.run(seq, worker, attempts).changes === 1;
+  }
+
+  /** As if it had not been taken. */
+  putBack(worker: string, { seq, attempts }: TakenTask): boolean {
+    return this.#putBack.run(seq, worker, attempts).changes === 1;
   }
 
   /** When the next delayed task is due. */

@@ -1,11 +1,10 @@
 // A worker of the SQLite engine: takes tasks when there are some, keeps their leases, writes down how they ended.
 
-import { AsyncResource } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
-import { clearTimeout, monotonicTime, setImmediate, setTimeout, wallClockTime } from '../../clock.js';
-import { type CloseOptions, readCloseTimeout } from '../../close-options.js';
-import type { TaskWorker } from '../../engine/engine.js';
-import { type AttemptOutcome, abandonedTask, type MessageRunner } from '../../engine/message-runner.js';
+import { clearTimeout, monotonicTime, setTimeout, wallClockTime } from '../../clock.js';
+import { givenUpError } from '../../engine/deaths.js';
+import type { DriverWorker } from '../../engine/driver.js';
+import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { type Backoff, retryDelay } from '../../task/retry.js';
 import type { TaskInfo } from '../../task/types.js';
@@ -16,19 +15,15 @@ export interface SqliteWorkerSettings {
   readonly lease: number;
   readonly pollInterval: number;
   readonly retention: number;
-  /** Whether a worker of this process knows a task by this name. */
-  readonly isKnown: (name: string) => boolean;
   /** Renews the leases of all workers of this process. */
   readonly renewLeases: (until: number) => void;
   /** Called when a task was given back, which another worker of this process may take. */
   readonly onGivenBack: () => void;
+  readonly onClosed: (worker: SqliteWorker) => void;
 }
 
 /** So many tasks are taken, and so many finished ones removed, in one transaction. */
 const batch = 100;
-
-/** After this many ms of tasks the event loop gets its turn. */
-const timeSlice = 5;
 
 /** How long an unknown task is left to workers of other processes before it is reported, and between looks, in ms. */
 const unknownAfter = 1000;
@@ -36,19 +31,14 @@ const unknownAfter = 1000;
 /** How long close() tries to write down how tasks ended, in ms. */
 const closeTimeout = 4500;
 
-export class SqliteWorker implements TaskWorker {
+export class SqliteWorker implements DriverWorker {
   readonly #table: TaskTable;
   readonly #commits: GroupCommit;
   readonly #runner: MessageRunner;
   readonly #settings: SqliteWorkerSettings;
   readonly #names: readonly string[];
   readonly #id = randomUUID();
-  /** Tasks and reports see the AsyncLocalStorage stores of the work() call, not those of whoever enqueues or closes. */
-  readonly #resource = new AsyncResource('SqliteWorker');
   readonly #turn: Write;
-  /** Taken and not yet started. */
-  readonly #taken: TakenTask[] = [];
-  #isStartScheduled = false;
   /** Tasks whose end is not written down yet. */
   readonly #open = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined = undefined;
@@ -59,7 +49,7 @@ export class SqliteWorker implements TaskWorker {
   #expired: { readonly by: number; readonly seenAt: number } | undefined = undefined;
   #isRemoving = false;
   #looksForUnknownAt = 0;
-  #closing: Promise<void> | undefined = undefined;
+  #isStopped = false;
   #isClosed = false;
   #givesUpAt = Number.POSITIVE_INFINITY;
 
@@ -74,12 +64,8 @@ export class SqliteWorker implements TaskWorker {
     this.#setTimer(0);
   }
 
-  knows(name: string): boolean {
-    return this.#runner.knows(name);
-  }
-
   /** To be called when there may be something to take. */
-  wake(): void {
+  takeSoon(): void {
     if (this.#free > 0) this.#commits.addLast(this.#turn);
   }
 
@@ -88,27 +74,20 @@ export class SqliteWorker implements TaskWorker {
     this.#table.renew(this.#id, until);
   }
 
-  async close(options: CloseOptions = {}): Promise<void> {
-    const timeout = readCloseTimeout(options);
-    this.#closing ??= this.#close(timeout);
-    await this.#closing;
+  stop(): void {
+    this.#isStopped = true;
   }
 
-  async #close(timeout: number): Promise<void> {
-    this.#resource.runInAsyncScope(() => {
-      for (const task of this.#taken.splice(0)) this.#start(task);
-    });
-    await this.#runner.drain(timeout);
+  async close(): Promise<void> {
     this.#givesUpAt = monotonicTime() + closeTimeout;
     while (this.#open.size > 0) await Promise.all(this.#open);
-    await this.#runner.reported();
     this.#isClosed = true;
     clearTimeout(this.#timer);
+    this.#settings.onClosed(this);
   }
 
   get #free(): number {
-    if (this.#closing !== undefined) return 0;
-    return this.#runner.concurrency - this.#runner.running - this.#taken.length;
+    return this.#isStopped ? 0 : this.#runner.free;
   }
 
   /** Looks for what other processes have enqueued or left behind, and after the leases. */
@@ -121,7 +100,7 @@ export class SqliteWorker implements TaskWorker {
       } else {
         this.#setTimerTo(this.#table.nextDue());
       }
-      if (this.#closing !== undefined) return;
+      if (this.#isStopped) return;
       if (!this.#isRemoving && this.#table.isAnyFinished(now - this.#settings.retention)) this.#removeFinished();
       if (monotonicTime() >= this.#looksForUnknownAt) this.#reportUnknown(now);
     } catch (error) {
@@ -169,18 +148,14 @@ export class SqliteWorker implements TaskWorker {
         nextDue = this.#table.nextDue();
       },
       committed: () => {
-        this.#runner.storeAnswered();
         if (renewed || this.#open.size === 0) this.#renewedAt = monotonicTime();
-        this.#taken.push(...taken);
-        if (taken.length === batch) this.wake();
-        this.#resource.runInAsyncScope(() => {
-          for (const info of lost) this.#runner.report(info, abandonedTask(info.name));
-          if (!this.#isStartScheduled) this.#startTaken();
-          this.#setTimerTo(nextDue);
-        });
+        for (const info of lost) this.#runner.report(info, givenUpError(info.name));
+        for (const task of taken) this.#start(task);
+        if (taken.length === batch) this.takeSoon();
+        this.#setTimerTo(nextDue);
       },
       failed: (error) => {
-        if (isBusy(error)) return this.#closing === undefined;
+        if (isBusy(error)) return !this.#isStopped;
         this.#runner.storeFailed(error); // The next tick tries again.
         return false;
       },
@@ -203,18 +178,6 @@ export class SqliteWorker implements TaskWorker {
     return this.#table.release(Math.min(by, now)); // The clock may have been set back.
   }
 
-  readonly #startTaken = (): void => {
-    this.#isStartScheduled = false;
-    const sliceEnd = monotonicTime() + timeSlice;
-    for (let task = this.#taken.shift(); task !== undefined; task = this.#taken.shift()) {
-      this.#start(task);
-      if (monotonicTime() < sliceEnd) continue;
-      this.#isStartScheduled = true;
-      setImmediate(this.#startTaken);
-      return;
-    }
-  };
-
   #start(task: TakenTask): void {
     const run = this.#run(task);
     this.#open.add(run);
@@ -222,13 +185,12 @@ export class SqliteWorker implements TaskWorker {
   }
 
   async #run(task: TakenTask): Promise<void> {
-    // In a resource of its own: a store that the task enters with enterWith() is not for others.
-    const outcome = await new AsyncResource('BackgroundTask').runInAsyncScope(this.#attempt, this, task);
+    const outcome = await this.#attempt(task);
     const retryIn = outcome.state === 'failed' ? retryOf(task) : undefined;
     const end = this.#end(this.#endOf(task, outcome, retryIn));
-    this.wake();
+    this.takeSoon();
     if (!(await end)) return;
-    if (outcome.state === 'dropped') this.#settings.onGivenBack();
+    if (outcome.state === 'dropped' || outcome.state === 'unused') this.#settings.onGivenBack();
     if (outcome.state !== 'failed' || retryIn !== undefined) return;
     this.#runner.report({ id: task.id, name: task.name, attempt: task.attempts }, outcome.error);
   }
@@ -274,13 +236,19 @@ export class SqliteWorker implements TaskWorker {
       }
       case 'dropped':
         return () => this.#table.giveBack(this.#id, task);
+      case 'unused':
+        return () => this.#table.putBack(this.#id, task);
     }
   }
 
   /** Not where a worker of another process runs tasks of that name: it is only busy. */
   #reportUnknown(now: number): void {
     this.#looksForUnknownAt = monotonicTime() + unknownAfter;
-    const unknown = this.#table.unknown(this.#settings.isKnown, now - unknownAfter, now - this.#settings.lease);
+    const unknown = this.#table.unknown(
+      (name) => this.#runner.isKnownHere(name),
+      now - unknownAfter,
+      now - this.#settings.lease,
+    );
     for (const info of unknown) this.#runner.reportUnknown(info);
   }
 
@@ -292,7 +260,7 @@ export class SqliteWorker implements TaskWorker {
         count = this.#table.removeFinished(wallClockTime() - this.#settings.retention, batch);
       },
       committed: () => {
-        this.#isRemoving = count === batch && this.#closing === undefined;
+        this.#isRemoving = count === batch && !this.#isStopped;
         if (this.#isRemoving) this.#commits.add(removal);
       },
       failed: () => {

@@ -1,0 +1,378 @@
+// What an engine does for each driver: it checks, serializes, sets deadlines, wakes workers, closes.
+
+import {
+  createEngine,
+  type DriverWorker,
+  type EngineDriver,
+  type MessageRunner,
+  type TaskMessage,
+  unsupported,
+} from '../../lib/engine/index.js';
+import { BackgroundTasksError, currentTask, enqueue, type Task, type TaskRecord, task } from '../../lib/index.js';
+import { deferred } from '../fixtures/deferred.js';
+import { hostileErrors } from '../fixtures/hostile.js';
+import { fakeTimeouts } from '../fixtures/timeouts.js';
+
+jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
+
+const record: TaskRecord = { id: 'x', name: 'a', state: 'queued', attempts: 0, enqueuedAt: new Date(0) };
+const id = '0f8fad5b-d9cb-469f-a165-70867728950e';
+
+function driverWith(more: Partial<EngineDriver> = {}): EngineDriver & { messages: TaskMessage[] } {
+  const messages: TaskMessage[] = [];
+  return {
+    name: 'mine',
+    messages,
+    insert: async (message) => {
+      messages.push(message);
+      return message.id;
+    },
+    find: async () => record,
+    close: () => {},
+    ...more,
+  };
+}
+
+const never = (): Promise<never> => new Promise(() => {});
+
+describe('enqueue', () => {
+  it('hands over a message: an id, the name, the arguments as they are and as JSON, the options', async () => {
+    const driver = driverWith();
+    const args = [{ a: 1 }, 'x'] as const;
+    const given = task('t', (_a: { readonly a: number }, _b: string) => {}, {
+      timeout: 5,
+      retries: 1,
+      delay: 2,
+      priority: 3,
+      key: 'k',
+    });
+    const { id: stored } = await createEngine(driver).enqueue(given, ...args);
+    expect(driver.messages).toEqual([
+      {
+        id: stored,
+        name: 't',
+        args,
+        json: '[{"a":1},"x"]',
+        timeout: 5,
+        retries: { limit: 1, minDelay: 1000, maxDelay: 30_000, factor: 2, jitter: true },
+        delay: 2,
+        priority: 3,
+        key: 'k',
+      },
+    ]);
+  });
+
+  it('resolves with the id that the driver tells, that of a live task with the same key', async () => {
+    const engine = createEngine(driverWith({ insert: async () => id }));
+    expect(await engine.enqueue(task('t', () => {}))).toEqual({ id });
+  });
+
+  it.each([
+    ['ERR_INVALID_TASK', () => {}, []],
+    ['ERR_INVALID_OPTION', task('t', () => {}, { when: 'success' }), []],
+    ['ERR_TASK_NOT_SERIALIZABLE', task('t', () => {}), [1n]],
+  ])('rejects with %s before the driver is asked', async (code, given, args) => {
+    const driver = driverWith();
+    await expect(createEngine(driver).enqueue(given as Task<unknown[]>, ...(args as never[]))).rejects.toMatchObject({
+      code,
+    });
+    expect(driver.messages).toEqual([]);
+  });
+});
+
+describe.each([
+  ['enqueue', 'insert', 'the task could not be stored'],
+  ['get', 'find', 'the task could not be read'],
+  ['work', 'work', 'the worker could not be started'],
+] as const)('%s, where the store', (call, method, failure) => {
+  function ask(ofDriver: () => Promise<never>, more: Partial<EngineDriver> = {}): Promise<unknown> {
+    const engine = createEngine(driverWith({ [method]: ofDriver, ...more }));
+    switch (call) {
+      case 'enqueue':
+        return engine.enqueue(task('t', () => {}));
+      case 'get':
+        return engine.get(id);
+      case 'work':
+        return engine.work([]);
+    }
+  }
+
+  const unavailable = (cause: unknown, reason: string) => ({
+    name: 'BackgroundTasksError',
+    code: 'ERR_ENGINE_UNAVAILABLE',
+    message: `mine: ${failure}: ${reason}`,
+    cause,
+  });
+
+  it.each([
+    ['rejects', () => Promise.reject(new Error('gone'))],
+    [
+      'throws',
+      () => {
+        throw new Error('gone');
+      },
+    ],
+  ])('%s: ERR_ENGINE_UNAVAILABLE', async (_title, fails) => {
+    await expect(ask(fails)).rejects.toMatchObject(unavailable(new Error('gone'), 'gone'));
+  });
+
+  it('rejects with no Error, says so too', async () => {
+    await expect(ask(() => Promise.reject('gone'))).rejects.toMatchObject(unavailable('gone', 'gone'));
+  });
+
+  it.each(Object.entries(hostileErrors))('rejects with %s: an Error all the same', async (_title, make) => {
+    const error = await ask(() => Promise.reject(make())).catch((caught: unknown) => caught);
+    expect(error).toBeInstanceOf(Error);
+  });
+
+  it('is in trouble: that is named, and not what it led to', async () => {
+    const trouble = new Error('connect ECONNREFUSED');
+    const fails = (): Promise<never> => Promise.reject(new Error('Connection is closed.'));
+    await expect(ask(fails, { trouble: () => trouble })).rejects.toMatchObject(unavailable(trouble, trouble.message));
+    await expect(ask(fails, { trouble: () => undefined })).rejects.toMatchObject({
+      cause: { message: 'Connection is closed.' },
+    });
+  });
+
+  it("rejects with one of the library's own errors: it is passed on as it is", async () => {
+    const error = new BackgroundTasksError('ERR_INVALID_OPTION', 'mine');
+    await expect(ask(() => Promise.reject(error), { trouble: () => new Error('trouble') })).rejects.toBe(error);
+  });
+
+  it('does not answer within 4500 ms: it rejects', async () => {
+    fakeTimeouts();
+    const rejected = expect(ask(never)).rejects.toMatchObject(
+      unavailable(expect.any(Error), 'no answer within 4500 ms'),
+    );
+    await jest.advanceTimersByTimeAsync(4499);
+    expect(jest.getTimerCount()).toBe(1);
+    await jest.advanceTimersByTimeAsync(1);
+    await rejected;
+    expect(jest.getTimerCount()).toBe(0);
+  });
+});
+
+describe('the signal of a call', () => {
+  it('is aborted once enqueue has rejected', async () => {
+    fakeTimeouts();
+    let expired: AbortSignal | undefined;
+    const engine = createEngine(
+      driverWith({
+        insert: (_message, signal) => {
+          expired = signal;
+          return never();
+        },
+      }),
+    );
+    const rejected = expect(engine.enqueue(task('t', () => {}))).rejects.toThrow();
+    await jest.advanceTimersByTimeAsync(4499);
+    expect(expired?.aborted).toBe(false);
+    await jest.advanceTimersByTimeAsync(1);
+    expect(expired?.aborted).toBe(true);
+    await rejected;
+  });
+
+  it('is not aborted where there was an answer', async () => {
+    fakeTimeouts();
+    let expired: AbortSignal | undefined;
+    const engine = createEngine(
+      driverWith({
+        insert: async (_message, signal) => {
+          expired = signal;
+          return id;
+        },
+      }),
+    );
+    await engine.enqueue(task('t', () => {}));
+    await jest.advanceTimersByTimeAsync(10_000);
+    expect(expired?.aborted).toBe(false);
+  });
+});
+
+describe('get', () => {
+  it('asks for a UUID in lower case, and says whether the result is wanted', async () => {
+    const find = jest.fn(async () => record);
+    const engine = createEngine(driverWith({ find }));
+    expect(await engine.get(id.toUpperCase())).toBe(record);
+    await engine.get(id, { result: false });
+    expect(find.mock.calls).toEqual([
+      [id, { result: true }, expect.any(AbortSignal)],
+      [id, { result: false }, expect.any(AbortSignal)],
+    ]);
+  });
+
+  it('knows nothing of what cannot be an id, without asking', async () => {
+    const find = jest.fn(async () => record);
+    const engine = createEngine(driverWith({ find }));
+    for (const odd of ['', 'x', "'; DROP TABLE", `${id}0`, undefined, {}]) {
+      expect(await engine.get(odd as string)).toBeUndefined();
+    }
+    expect(find).not.toHaveBeenCalled();
+  });
+
+  it.each([{ result: 'yes' }, { results: true }, null])('refuses the options %p', async (options) => {
+    await expect(createEngine(driverWith()).get(id, options as object)).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+    });
+  });
+});
+
+describe('what a driver does not have', () => {
+  it('is refused with what to use instead', async () => {
+    const engine = createEngine(
+      driverWith({ find: undefined, instead: { work: 'start them by hand', find: 'look it up' } }),
+    );
+    await expect(engine.work([])).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: 'mine: "work()" is not possible: start them by hand',
+    });
+    await expect(engine.get(id)).rejects.toMatchObject({ message: 'mine: "get()" is not possible: look it up' });
+  });
+
+  it('is refused also where it says nothing about that', async () => {
+    await expect(createEngine(driverWith()).work([])).rejects.toMatchObject({
+      message: 'mine: "work()" is not possible: this engine does not have it',
+    });
+  });
+
+  test('unsupported() names the option', () => {
+    expect(unsupported('mine', 'delay', 'there is no clock')).toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: 'mine: "delay" is not possible: there is no clock',
+    });
+  });
+});
+
+describe('a worker', () => {
+  function working(): { driver: EngineDriver; runners: MessageRunner[]; events: string[] } {
+    const runners: MessageRunner[] = [];
+    const events: string[] = [];
+    const driver = driverWith({
+      work: (runner) => {
+        runners.push(runner);
+        return {
+          wake: () => void events.push('wake'),
+          stop: () => void events.push('stop'),
+          close: async () => void events.push('close'),
+        };
+      },
+      close: () => void events.push('driver closed'),
+    });
+    return { driver, runners, events };
+  }
+
+  it('is woken by what this process enqueues, until it closes', async () => {
+    const { driver, events } = working();
+    const engine = createEngine(driver);
+    const worker = await engine.work([]);
+    await engine.enqueue(task('t', () => {}));
+    await worker.close();
+    await engine.enqueue(task('t', () => {}));
+    expect(events).toEqual(['wake', 'stop', 'close']);
+  });
+
+  it('knows what the other workers of its engine know', async () => {
+    const { driver, runners } = working();
+    const engine = createEngine(driver);
+    await engine.work([task('a', () => {})]);
+    const second = await engine.work([task('b', () => {})]);
+    const [first] = runners;
+    expect(['a', 'b', 'c'].map((name) => first?.knows(name))).toEqual([true, false, false]);
+    expect(['a', 'b', 'c'].map((name) => first?.isKnownHere(name))).toEqual([true, true, false]);
+    await second.close();
+    expect(first?.isKnownHere('b')).toBe(false);
+  });
+
+  it('is stopped, drained and closed in this order, once; closing the engine closes the rest', async () => {
+    const { driver, runners, events } = working();
+    const engine = createEngine(driver);
+    const gate = deferred();
+    const worker = await engine.work([task('a', () => gate.promise)]);
+    const run = runners[0]?.run({ id, name: 'a', args: [], attempt: 1 });
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const closed = Promise.all([engine.close(), worker.close({ timeout: 60_000 }), engine.close(), worker.close()]);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(events).toEqual(['stop']);
+    gate.resolve();
+    await closed;
+    expect(await run).toEqual({ state: 'succeeded', result: undefined });
+    expect(events).toEqual(['stop', 'close', 'driver closed']);
+  });
+
+  it('of several timeouts takes the shortest', async () => {
+    const { driver, runners } = working();
+    const engine = createEngine(driver);
+    const worker = await engine.work([task('a', never)]);
+    const run = runners[0]?.run({ id, name: 'a', args: [], attempt: 1 });
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const first = worker.close({ timeout: 60_000 });
+    await worker.close({ timeout: 10 });
+    await first;
+    expect(await run).toEqual({ state: 'dropped' });
+  });
+
+  it('refuses bad options of close(), and goes on', async () => {
+    const { driver, events } = working();
+    const worker = await createEngine(driver).work([]);
+    await expect(worker.close({ timeout: -1 })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+    expect(events).toEqual([]);
+  });
+
+  it('runs tasks that enqueue others by the package, on the engine of the worker', async () => {
+    const { driver, runners } = working();
+    const engine = createEngine(driver);
+    const second = task('second', (_n: number) => {});
+    await engine.work([task('first', async () => [currentTask()?.name, await enqueue(second, 1)])]);
+    const outcome = await runners[0]?.run({ id, name: 'first', args: [], attempt: 1 });
+    expect(outcome).toMatchObject({ state: 'succeeded', result: ['first', { id: expect.any(String) }] });
+    await expect(enqueue(second, 2)).rejects.toMatchObject({ code: 'ERR_NO_RESPONSE_CONTEXT' });
+  });
+
+  it('that cannot be started leaves nothing behind; one started while the engine closes is closed', async () => {
+    const { driver, events } = working();
+    const failing = createEngine({ ...driver, work: () => Promise.reject(new Error('away')) });
+    await expect(failing.work([])).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    await failing.close();
+    expect(events.splice(0)).toEqual(['driver closed']);
+    const started = deferred();
+    const slow = createEngine({
+      ...driver,
+      work: async (runner) => {
+        await started.promise;
+        return driver.work?.(runner) as DriverWorker | Promise<DriverWorker>;
+      },
+    });
+    const working_ = slow.work([]);
+    const closed = slow.close();
+    started.resolve();
+    await expect(working_).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    await closed;
+    expect(events).toEqual(['stop', 'close', 'driver closed']);
+  });
+});
+
+describe('close', () => {
+  it('waits for calls under way; then every call is refused', async () => {
+    const stored = deferred();
+    const events: string[] = [];
+    const insert = async (): Promise<string> => {
+      await stored.promise;
+      events.push('stored');
+      return id;
+    };
+    const engine = createEngine(driverWith({ insert, close: () => void events.push('closed') }));
+    const enqueued = engine.enqueue(task('t', () => {}));
+    const closed = engine.close();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(events).toEqual([]);
+    stored.resolve();
+    await Promise.all([enqueued, closed]);
+    expect(events).toEqual(['stored', 'closed']);
+    for (const call of [() => engine.enqueue(task('t', () => {})), () => engine.get(id)]) {
+      await expect(call()).rejects.toMatchObject({
+        code: 'ERR_ENGINE_UNAVAILABLE',
+        message: expect.stringContaining('the engine is closed'),
+      });
+    }
+  });
+});

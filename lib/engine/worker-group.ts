@@ -1,0 +1,73 @@
+// The workers of one engine in this process, and the order in which their attempts begin: by time slice, so that the event
+// loop gets its turn, and a suspect (deaths.ts) only while nothing else runs.
+
+import { monotonicTime, setImmediate } from '../clock.js';
+
+/** After this many ms of tasks the event loop gets its turn. */
+const timeSlice = 5;
+
+/** An attempt that waits for its turn. */
+export interface Start {
+  /** Whether nothing may run beside it. */
+  readonly isAlone: boolean;
+  begin(): void;
+}
+
+export class Starts {
+  readonly #waiting: Start[] = [];
+  #running = 0;
+  #aloneWaiting = 0;
+  #isAloneRunning = false;
+  #isScheduled = false;
+
+  /** True while a task runs alone or waits for that: then no other is to be taken. */
+  get isBlocked(): boolean {
+    return this.#isAloneRunning || this.#aloneWaiting > 0;
+  }
+
+  add(start: Start): void {
+    this.#waiting.push(start);
+    if (start.isAlone) this.#aloneWaiting++;
+    this.#schedule();
+  }
+
+  /** To be called when an attempt that has begun is over. */
+  ended({ isAlone }: Start): void {
+    this.#running--;
+    if (isAlone) this.#isAloneRunning = false;
+    if (this.#waiting.length > 0) this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(this.#pump);
+  }
+
+  readonly #pump = (): void => {
+    this.#isScheduled = false;
+    const sliceEnd = monotonicTime() + timeSlice;
+    for (let [next] = this.#waiting; next !== undefined; [next] = this.#waiting) {
+      // Whatever is in the way schedules the next look when it ends.
+      if (this.#isAloneRunning || (next.isAlone && this.#running > 0)) return;
+      this.#waiting.shift();
+      if (next.isAlone) this.#aloneWaiting--;
+      this.#isAloneRunning = next.isAlone;
+      this.#running++;
+      next.begin();
+      if (monotonicTime() < sliceEnd) continue;
+      this.#schedule();
+      return;
+    }
+  };
+}
+
+/** What workers know of each other. */
+export interface Colleague {
+  knows(name: string): boolean;
+}
+
+/** The workers of one engine in this process. */
+export class WorkerGroup<Worker extends Colleague> extends Set<Worker> {
+  readonly starts = new Starts();
+}

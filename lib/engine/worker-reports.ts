@@ -1,0 +1,75 @@
+// What a worker has to tell: tasks that failed for good, tasks that it does not know, a store that is out of reach.
+
+import { clearTimeout, monotonicTime, setTimeout } from '../clock.js';
+import { BackgroundTasksError } from '../errors.js';
+import type { Reporter } from '../task/report.js';
+import type { TaskInfo } from '../task/types.js';
+
+export abstract class WorkerReports {
+  readonly #reporter: Reporter;
+  readonly #open = new Set<Promise<void>>();
+  #outageToldAt = Number.NEGATIVE_INFINITY;
+  /** The ids of those that were reported. */
+  readonly #unknown = new Set<string>();
+
+  constructor(reporter: Reporter) {
+    this.#reporter = reporter;
+  }
+
+  /** For a task that failed for good, or that no worker knows. */
+  report({ id, name, attempt }: TaskInfo, error: unknown): void {
+    this.#track(() => this.#reporter.report(error, { task: { id, name, attempt } }));
+  }
+
+  /** For a task that this worker does not know: reported once, however often the worker meets it. */
+  reportUnknown(info: TaskInfo): void {
+    if (this.#unknown.has(info.id)) return;
+    if (this.#unknown.size === mostUnknown) this.#unknown.clear();
+    this.#unknown.add(info.id);
+    this.report(info, unknownTaskError(info.name));
+  }
+
+  /**
+   * A worker goes on by itself when its store is back, but not in silence: the logger is told, at most once a minute. Neither
+   * the text nor an answer in between changes that: a client may count up in its messages, and a store may come and go.
+   */
+  storeFailed(error: unknown): void {
+    if (monotonicTime() < this.#outageToldAt + outageSilence) return;
+    this.#outageToldAt = monotonicTime();
+    const message = 'A worker of background tasks cannot reach its store, and tries again';
+    this.#track(() => this.#reporter.log(error, undefined, message));
+  }
+
+  /** Waits until all reports have been taken. Not for ever: an `onError` that never settles must not hold up the shutdown. */
+  async reported(): Promise<void> {
+    if (this.#open.size === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, patience);
+    });
+    await Promise.race([Promise.all(this.#open), late]);
+    clearTimeout(timer);
+  }
+
+  /** Where reports are made: with the AsyncLocalStorage stores of the work() call. */
+  protected abstract inContext<T>(fn: () => T): T;
+
+  #track(report: () => Promise<void> | undefined): void {
+    const pending = this.inContext(report);
+    if (pending === undefined) return;
+    this.#open.add(pending);
+    void pending.then(() => this.#open.delete(pending));
+  }
+}
+
+const mostUnknown = 10_000;
+
+/** Between two lines about an outage, in ms. */
+const outageSilence = 60_000;
+
+/** How long close() waits for reports that `onError` or the logger still works on, in ms. */
+const patience = 4500;
+
+export function unknownTaskError(name: string): BackgroundTasksError {
+  return new BackgroundTasksError('ERR_UNKNOWN_TASK', `no worker here knows the task "${name}": pass it to work()`);
+}

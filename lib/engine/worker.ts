@@ -1,0 +1,54 @@
+// A worker as its users see it: one driver's worker and the attempts that it runs, closed in the right order.
+
+import { type CloseOptions, readCloseTimeout } from '../close-options.js';
+import type { DriverWorker } from './driver.js';
+import type { TaskWorker } from './engine.js';
+import type { MessageRunner } from './message-runner.js';
+import type { WorkerGroup } from './worker-group.js';
+
+export class EngineWorker implements TaskWorker {
+  readonly #runner: MessageRunner;
+  readonly #group: WorkerGroup<EngineWorker>;
+  #driverWorker: DriverWorker | undefined = undefined;
+  #closing: Promise<void> | undefined = undefined;
+
+  constructor(runner: MessageRunner, group: WorkerGroup<EngineWorker>) {
+    this.#runner = runner;
+    this.#group = group;
+    group.add(this);
+  }
+
+  /** The start may take its time: closed meanwhile, the worker is ended as soon as it has begun. */
+  async start(begin: () => Promise<DriverWorker> | DriverWorker): Promise<void> {
+    const driverWorker = await begin();
+    if (this.#closing === undefined) {
+      this.#driverWorker = driverWorker;
+      return;
+    }
+    driverWorker.stop();
+    await driverWorker.close();
+  }
+
+  knows(name: string): boolean {
+    return this.#runner.knows(name);
+  }
+
+  wake(): void {
+    if (this.#closing === undefined) this.#driverWorker?.wake?.();
+  }
+
+  async close(options: CloseOptions = {}): Promise<void> {
+    const timeout = readCloseTimeout(options);
+    this.#closing ??= this.#close();
+    this.#runner.dropAfter(timeout);
+    await this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#driverWorker?.stop();
+    await this.#runner.drained();
+    await this.#driverWorker?.close();
+    await this.#runner.reported();
+    this.#group.delete(this);
+  }
+}
