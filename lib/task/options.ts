@@ -28,8 +28,8 @@ export interface TaskSettings {
   readonly when: Condition;
 }
 
-export function checkTaskOptions(options: TaskOptions): void {
-  checkOptions('task()', options, taskOptionChecks);
+export function checkTaskOptions(options: TaskOptions, of = 'task()'): void {
+  checkOptions(of, options, taskOptionChecks);
 }
 
 /** Copies the options, since the caller may change them after the check. By name, as they are checked: they may be inherited. */

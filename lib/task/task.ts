@@ -78,7 +78,7 @@ function localTask<A extends readonly unknown[], R>(
   const defined = Object.assign(callable, {
     with: (changed: TaskOptions): Task<A, R> => localTask(name, handler, changedOptions(own, changed)),
   });
-  definitions.set(defined, { name, options: own });
+  define(defined, name, own);
   return defined;
 }
 
@@ -89,7 +89,7 @@ function remoteTask<A extends readonly unknown[]>(name: string, options: TaskOpt
     name,
     with: (changed) => remoteTask(name, changedOptions(own, changed)),
   };
-  definitions.set(defined, { name, options: own });
+  define(defined, name, own);
   return defined;
 }
 
@@ -100,13 +100,63 @@ function changedOptions(options: TaskOptions, changed: TaskOptions): TaskOptions
 }
 
 export interface Definition {
+  /** The task itself: a Proxy of a task, or a function that inherits from one, is a function like any other. */
+  readonly task: object;
   readonly name: string;
   readonly options: TaskOptions;
 }
 
+/** The same in every copy of this package: an application may load several, of one version or of two. */
+const definitionKey = Symbol.for('express-background-tasks.task');
+
+interface Defined {
+  readonly [definitionKey]?: unknown;
+}
+
+/** Of the tasks that were made here, and of those of other copies that have been checked. */
 const definitions = new WeakMap<object, Definition>();
 
-/** What {@link task} made of it; undefined for anything else. */
-export function definitionOf(defined: unknown): Definition | undefined {
-  return isObject(defined) ? definitions.get(defined) : undefined;
+function define(task: object, name: string, options: TaskOptions): void {
+  const definition = Object.freeze({ task, name, options: Object.freeze(options) });
+  definitions.set(task, definition);
+  Object.defineProperty(task, definitionKey, { value: definition });
+}
+
+/**
+ * What {@link task} made of it, in whichever copy of this package; undefined for anything else.
+ *
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` where another version has options that this one does not know.
+ */
+export function definitionOf(value: unknown): Definition | undefined {
+  if (!isObject(value)) return undefined;
+  const found = readDefinition(value);
+  // Most tasks are plain functions, and end here: the property costs them less than a look into the map.
+  return found === undefined ? undefined : (definitions.get(value) ?? adopt(value, found));
+}
+
+function readDefinition(value: Defined): unknown {
+  try {
+    return value[definitionKey];
+  } catch {
+    return undefined; // A Proxy may throw.
+  }
+}
+
+function adopt(task: object, found: unknown): Definition | undefined {
+  const foreign = copyForeign(found);
+  if (foreign?.task !== task || typeof foreign.name !== 'string' || !isObject(foreign.options)) return undefined;
+  const { name, options } = foreign;
+  checkTaskOptions(options, `task "${name}" of another copy of express-background-tasks`);
+  const definition = { task, name, options: copyTaskOptions(options) };
+  definitions.set(task, definition);
+  return definition;
+}
+
+/** Anybody can write under the key, so what stands there may be anything. */
+function copyForeign(found: unknown): { [key in keyof Definition]?: unknown } | undefined {
+  try {
+    return isObject(found) ? { ...found } : undefined;
+  } catch {
+    return undefined;
+  }
 }
