@@ -5,7 +5,13 @@ module.exports = {
   testMatch: ['**/*.test.ts'],
   // Types are checked by `npm run types`.
   transform: { '^.+\\.ts$': ['ts-jest', { diagnostics: false }] },
-  moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
+  moduleNameMapper: {
+    '^(\\.{1,2}/.*)\\.js$': '$1',
+    // As the paths of tsconfig.json.
+    '^express-background-tasks$': '<rootDir>/lib',
+    '^express-background-tasks/engine$': '<rootDir>/lib/engine',
+    '^express-background-tasks/(.*)$': '<rootDir>/lib/drivers/$1',
+  },
   testTimeout: 30_000, // For a machine with other work: no test comes near it.
   // The engines need what not every machine has: the conformance suite covers them where it runs.
   collectCoverageFrom: ['lib/**/*.ts', '!lib/drivers/**', '!lib/engine/**'],

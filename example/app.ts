@@ -4,7 +4,7 @@ import { appendFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express, { type Express, type RequestHandler } from 'express';
-import { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from '../lib/index.js';
+import { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from 'express-background-tasks';
 import { uploads } from './uploads.js';
 
 export interface ExampleOptions extends BackgroundTasksOptions {

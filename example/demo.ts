@@ -9,7 +9,7 @@ import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TaskTrace } from '../lib/index.js';
+import type { TaskTrace } from 'express-background-tasks';
 import { makeApp } from './app.js';
 
 let start = 0;

@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { TaskEngine } from '../lib/index.js';
+import type { TaskEngine } from 'express-background-tasks';
 import { makeApp } from './app.js';
 import { openEngine } from './engine.js';
 

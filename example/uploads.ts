@@ -6,7 +6,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express, { type Router } from 'express';
-import { currentTask, type TaskEngine, task, taskStatus } from '../lib/index.js';
+import { currentTask, type TaskEngine, task, taskStatus } from 'express-background-tasks';
 
 /**
  * Its argument is JSON, so it gets the name of the file, not the content. It may run twice, if a worker dies: it only reads,

@@ -2,7 +2,7 @@
 
 import { tracingChannel } from 'node:diagnostics_channel';
 import closeWithGrace from 'close-with-grace';
-import type { TaskTrace } from '../lib/index.js';
+import type { TaskTrace } from 'express-background-tasks';
 import { openEngine } from './engine.js';
 import { analyseUpload } from './uploads.js';
 

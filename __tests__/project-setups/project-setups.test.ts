@@ -2,9 +2,19 @@
 // is written there. The folders beside this file are the projects.
 
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
 
 // npm and tsc may share the machine with other work.
@@ -49,16 +59,47 @@ describe('the package', () => {
     await run(join(temp, 'alone'), process.execPath, '--eval', 'require("express-background-tasks")');
   });
 
-  it('holds the build, the licence and what to read, and nothing else', () => {
-    const files = readdirSync(installed(), { recursive: true, withFileTypes: true })
-      .filter((file) => file.isFile())
-      .map((file) => join(file.parentPath, file.name).slice(installed().length + 1));
+  it('holds the build, the licence, the example and what to read, and nothing else', () => {
+    const files = filesIn(installed());
     expect(files).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'CHANGELOG.md', 'dist/index.mjs']));
-    expect(
-      files.filter(
-        (file) => !/^(LICENSE|(README|CHANGELOG)\.md|package\.json|dist\/[\w/-]+\.m?(js|d\.m?ts))$/.test(file),
-      ),
-    ).toEqual([]);
+    const expected = [
+      /^(LICENSE|(README|CHANGELOG)\.md|package\.json)$/,
+      /^dist\/[\w/-]+\.m?(js|d\.m?ts)$/,
+      /^docs\/([\w-]+\.md|charts\/\w+\.svg)$/,
+      /^example\/[\w-]+\.ts$/,
+    ];
+    expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([]);
+  });
+
+  it('has all that its pages link to', () => {
+    const pages = filesIn(installed()).filter((file) => file.endsWith('.md'));
+    const links = pages.flatMap((page) =>
+      findAll(installed(page), /\]\((?!https?:)([^)#]+)/g).map((to) => ({ page, to: join(dirname(page), to) })),
+    );
+    expect(links).toContainEqual({ page: 'README.md', to: 'docs/guide.md' });
+    expect(links).toContainEqual({ page: 'docs/production.md', to: 'example/server.ts' });
+    expect(links.filter(({ to }) => !isInstalled(to))).toEqual([]);
+  });
+
+  it('has all pages that its doc comments name', () => {
+    const sources = filesIn(join(root, 'lib'));
+    const pages = sources.flatMap((source) =>
+      findAll(join(root, 'lib', source), /([\w./-]+\.md)\b/g).map((page) => ({ source, page })),
+    );
+    expect(pages).toContainEqual({ source: 'errors.ts', page: 'docs/errors.md' });
+    expect(pages.filter(({ page }) => !isInstalled(page))).toEqual([]);
+  });
+
+  it('has an example that imports nothing else of the repository', () => {
+    const programs = filesIn(installed('example')).map((name) => join('example', name));
+    const imports = programs.flatMap((program) =>
+      findAll(installed(program), /(?:from |import\()'(\.[^']*)\.js'/g).map((from) => ({
+        program,
+        file: `${join('example', from)}.ts`,
+      })),
+    );
+    expect(imports).toContainEqual({ program: 'example/server.ts', file: 'example/app.ts' });
+    expect(imports.filter(({ file }) => !isInstalled(file))).toEqual([]);
   });
 });
 
@@ -112,7 +153,8 @@ describe.each([
 /** Packs a copy of the sources, since the build empties dist/, which others may be using. */
 async function pack(): Promise<string> {
   const copy = join(temp, 'source');
-  for (const name of ['lib', 'scripts', 'package.json', 'tsconfig.json', 'tsconfig.build.json']) copyToSource(name);
+  for (const name of ['lib', 'scripts', 'docs', 'example', 'package.json']) copyToSource(name);
+  for (const name of ['tsconfig.json', 'tsconfig.build.json']) copyToSource(name);
   for (const name of ['README.md', 'CHANGELOG.md', 'LICENSE']) copyToSource(name);
   symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
   await run(copy, 'npm', 'pack', '--pack-destination', temp);
@@ -173,6 +215,22 @@ function readJson(file: string): Manifest {
 
 function installed(file = ''): string {
   return join(temp, 'alone/node_modules/express-background-tasks', file);
+}
+
+function isInstalled(file: string): boolean {
+  return !file.startsWith('..') && existsSync(installed(file));
+}
+
+/** Also those in its folders; as paths from here. */
+function filesIn(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((file) => file.isFile())
+    .map((file) => relative(folder, join(file.parentPath, file.name)));
+}
+
+/** What the first group of a pattern stands for. */
+function findAll(file: string, pattern: RegExp): string[] {
+  return [...readFileSync(file, 'utf8').matchAll(pattern)].map(([, found = '']) => found);
 }
 
 function firstExampleOf(markdown: string): string {
