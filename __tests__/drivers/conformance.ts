@@ -1,6 +1,7 @@
 // The conformance suite: what every engine must do, run against each of them. It needs Jest, the library's public entry
 // and, of the folder fixtures, worker-process.ts, send.ts and typescript.cjs: copy the four to test a driver of yours.
 
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { tracingChannel } from 'node:diagnostics_channel';
@@ -11,6 +12,7 @@ import {
   type BackgroundTasksError,
   currentTask,
   type ErrorContext,
+  enqueue,
   type TaskEngine,
   type TaskMessage,
   type TaskRecord,
@@ -230,6 +232,12 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const { id } = await send(await openEngine(), { name: 'a', args: [] });
         expect(await (await openEngine()).get(id)).toMatchObject({ id, state: 'queued' });
       });
+
+      test('get: finds an id in upper case', async () => {
+        const engine = await openEngine();
+        const { id } = await send(engine, { name: 'a', args: [] });
+        expect(await engine.get(id.toUpperCase())).toMatchObject({ id, state: 'queued' });
+      });
     } else {
       test('get: rejects with ERR_INVALID_OPTION, since the engine does not have it', async () => {
         const engine = await openEngine();
@@ -327,6 +335,13 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         }
       });
 
+      test('gets -0, and no trailing arguments that are undefined', async () => {
+        const engine = await openEngine();
+        const seen = await record(engine);
+        await send(engine, { name: 'conformance.record', args: [-0, [-0], '-0', undefined, undefined] });
+        expect(await seen.next()).toEqual([-0, [-0], '-0']);
+      });
+
       test('gets its arguments as they were when enqueue was called', async () => {
         const engine = await openEngine();
         const seen = await record(engine);
@@ -403,6 +418,33 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         ]);
         const { id } = await send(engine, { name: 'conformance.context', args: [] });
         expect(await contexts.next()).toEqual({ id, name: 'conformance.context', attempt: 1, aborted: false });
+      });
+
+      test('enqueues another one by enqueue(), on the engine of its worker', async () => {
+        const engine = await openEngine();
+        const seen = await record(engine);
+        const second = task('conformance.record', (_value: string) => {});
+        await engine.work([task('conformance.first', () => enqueue(second, 'from within'))]);
+        const { id } = await send(engine, { name: 'conformance.first', args: [] });
+        expect(await seen.next()).toEqual(['from within']);
+        const { result } = await over(engine, id);
+        expect(await over(engine, (result as { id: string }).id)).toMatchObject({ name: 'conformance.record' });
+      });
+
+      test('sees the stores of the work() call, and none that another task has entered', async () => {
+        const engine = await openEngine();
+        const storage = new AsyncLocalStorage<string>();
+        const seen = new Seen<string | undefined>();
+        await storage.run('working', () =>
+          engine.work([
+            task('conformance.enters', () => {
+              seen.add(storage.getStore());
+              storage.enterWith('entered');
+            }),
+          ]),
+        );
+        for (let count = 0; count < 3; count++) await send(engine, { name: 'conformance.enters', args: [] });
+        expect(await seen.count(3)).toEqual(['working', 'working', 'working']);
       });
 
       test('is traced on the channel express-background-tasks:task, without req and res', async () => {
@@ -748,6 +790,23 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         const notTasks = [() => {}] as unknown as Parameters<TaskEngine['work']>[0];
         await expect(engine.work(notTasks)).rejects.toMatchObject({ code: 'ERR_INVALID_TASK' });
         await expect(engine.work([], { concurrency: 0 })).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+        const twice = [task('a', () => {}), task('a', () => {})];
+        await expect(engine.work(twice)).rejects.toMatchObject({ code: 'ERR_INVALID_TASK' });
+      });
+
+      test('leaves tasks to the other workers of its process, which are not reported as unknown', async () => {
+        const engine = await openEngine();
+        const { onError, reports } = reporter();
+        const seen = new Seen<string>();
+        const [a, b] = ['a', 'b'].map((name) => task(`conformance.${name}`, (label: string) => seen.add(name + label)));
+        if (a === undefined || b === undefined) throw new Error('there are two');
+        await engine.work([a], { onError });
+        await engine.work([b], { onError });
+        for (const label of ['1', '2', '3']) {
+          await Promise.all([engine.enqueue(a, label), engine.enqueue(b, label)]);
+        }
+        expect(sorted(await seen.count(6))).toEqual(['a1', 'a2', 'a3', 'b1', 'b2', 'b3']);
+        expect(reports.all).toEqual([]);
       });
 
       test('runs at most `concurrency` tasks at the same time, and as many', async () => {
@@ -835,6 +894,29 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         await engine.work([hangsFirst], { onError });
         expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 'in the end' });
         expect(reports.all).toEqual([]);
+      });
+
+      test("close() counts by the shortest of several timeouts, also after the engine's close()", async () => {
+        const engine = await openEngine();
+        const started = new Gate();
+        const hangs = task('conformance.hangs-here', () => {
+          started.open();
+          return new Promise(() => {});
+        });
+        const worker = await engine.work([hangs]);
+        await send(engine, { name: 'conformance.hangs-here', args: [] });
+        await started.opened;
+        const closed = [engine.close(), worker.close({ timeout: 60_000 })];
+        await worker.close({ timeout: 50 });
+        await Promise.all(closed);
+      });
+
+      test("the engine's close() waits for enqueues under way", async () => {
+        const engine = await openEngine();
+        const enqueued = Array.from({ length: 20 }, () => send(engine, { name: 'a', args: [] }));
+        await engine.close();
+        const other = await openEngine();
+        for (const { id } of await Promise.all(enqueued)) expect(await other.get(id)).toMatchObject({ id });
       });
 
       test("the engine's close() waits for running tasks too", async () => {

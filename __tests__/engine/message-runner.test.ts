@@ -388,6 +388,23 @@ describe('reports', () => {
     expect(onError.mock.calls[0]?.[0]).toMatchObject({ code: 'ERR_UNKNOWN_TASK' });
   });
 
+  it('of unknown tasks fill no log: a line for each name, and once a minute how many more there were', async () => {
+    const error = jest.fn();
+    const now = jest.spyOn(performance, 'now').mockReturnValue(0);
+    const runner = new MessageRunner([], { logger: { error } });
+    for (let id = 0; id < 100; id++) runner.reportUnknown({ id: `c${id}`, name: 'c', attempt: 0 });
+    runner.reportUnknown({ id: 'd', name: 'd', attempt: 0 });
+    now.mockReturnValue(60_000);
+    runner.reportUnknown({ id: 'c100', name: 'c', attempt: 0 });
+    await runner.reported();
+    const line = (name: string) => `no worker here knows the task "${name}": pass it to work()`;
+    expect(error.mock.calls.map(([{ err }]) => err.message)).toEqual([
+      line('c'),
+      line('d'),
+      `${line('c')} (99 more like it since the last report)`,
+    ]);
+  });
+
   it('of unknown tasks are remembered for the last ten thousand at most', async () => {
     const onError = jest.fn();
     const runner = new MessageRunner([], { onError });

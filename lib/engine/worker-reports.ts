@@ -11,6 +11,7 @@ export abstract class WorkerReports {
   #outageToldAt = Number.NEGATIVE_INFINITY;
   /** The ids of those that were reported. */
   readonly #unknown = new Set<string>();
+  readonly #unknownNames = new Map<string, { readonly at: number; more: number }>();
 
   constructor(reporter: Reporter) {
     this.#reporter = reporter;
@@ -21,12 +22,26 @@ export abstract class WorkerReports {
     this.#track(() => this.#reporter.report(error, { task: { id, name, attempt } }));
   }
 
-  /** For a task that this worker does not know: reported once, however often the worker meets it. */
+  /**
+   * For a task that this worker does not know: reported once, however often the worker meets it. An `onError` hears of each; a
+   * logger gets a line for each name, and at most once a minute how many more there were.
+   */
   reportUnknown(info: TaskInfo): void {
     if (this.#unknown.has(info.id)) return;
     if (this.#unknown.size === mostUnknown) this.#unknown.clear();
     this.#unknown.add(info.id);
-    this.report(info, unknownTaskError(info.name));
+    if (this.#reporter.hasHook) {
+      this.report(info, unknownTaskError(info.name));
+      return;
+    }
+    const told = this.#unknownNames.get(info.name);
+    if (told !== undefined && monotonicTime() < told.at + silence) {
+      told.more++;
+      return;
+    }
+    if (this.#unknownNames.size === mostUnknown) this.#unknownNames.clear();
+    this.#unknownNames.set(info.name, { at: monotonicTime(), more: 0 });
+    this.report(info, unknownTaskError(info.name, told?.more));
   }
 
   /**
@@ -34,7 +49,7 @@ export abstract class WorkerReports {
    * the text nor an answer in between changes that: a client may count up in its messages, and a store may come and go.
    */
   storeFailed(error: unknown): void {
-    if (monotonicTime() < this.#outageToldAt + outageSilence) return;
+    if (monotonicTime() < this.#outageToldAt + silence) return;
     this.#outageToldAt = monotonicTime();
     const message = 'A worker of background tasks cannot reach its store, and tries again';
     this.#track(() => this.#reporter.log(error, undefined, message));
@@ -64,12 +79,17 @@ export abstract class WorkerReports {
 
 const mostUnknown = 10_000;
 
-/** Between two lines about an outage, in ms. */
-const outageSilence = 60_000;
+/** Between two lines about the same outage, or the same name, in ms. */
+const silence = 60_000;
 
 /** How long close() waits for reports that `onError` or the logger still works on, in ms. */
 const patience = 4500;
 
-export function unknownTaskError(name: string): BackgroundTasksError {
-  return new BackgroundTasksError('ERR_UNKNOWN_TASK', `no worker here knows the task "${name}": pass it to work()`);
+/** `more`: how many others of that name were met since the last line about it. */
+export function unknownTaskError(name: string, more = 0): BackgroundTasksError {
+  const others = more > 0 ? ` (${more} more like it since the last report)` : '';
+  return new BackgroundTasksError(
+    'ERR_UNKNOWN_TASK',
+    `no worker here knows the task "${name}": pass it to work()${others}`,
+  );
 }

@@ -25,7 +25,7 @@ export function taskStatus(engine: TaskEngine, options: StatusOptions = {}): Req
 
   return async (req, res, next) => {
     try {
-      const record = await engine.get(String(req.params['id']));
+      const record = await engine.get(String(req.params['id']), { result: withResult });
       if (!res.headersSent) answer(res, record, withResult);
     } catch (error) {
       next(error); // Express 4 does not await a handler.

@@ -30,6 +30,11 @@ export class Reporter {
     this.#onError = onError;
   }
 
+  /** Whether failures go to `onError`. */
+  get hasHook(): boolean {
+    return this.#onError !== undefined;
+  }
+
   /** Reports one failure. A promise, which never rejects, is returned while the hook or the logger still works on it. */
   report(error: unknown, context: ErrorContext): Promise<void> | undefined {
     if (this.#onError === undefined) return this.#logFailure(error, context);
