@@ -2,8 +2,10 @@
 
 import type { Response } from 'express';
 import {
+  type BackgroundTasks,
   backgroundTasks,
   type Enqueue,
+  enqueue,
   type RemoteTask,
   type Serializable,
   type SerializableArguments,
@@ -287,8 +289,8 @@ export async function wrappers({ locals: { backgroundTasks: tasks } }: Response)
   const sendMail = (...args: Parameters<typeof mail>): Promise<{ id: string }> => tasks.enqueue(mail, ...args);
   await sendMail('ann@example.com');
 
-  const enqueue: Enqueue = (given, ...args) => tasks.enqueue(given, ...args);
-  await enqueue(mail, 'ann@example.com');
+  const around: Enqueue = (given, ...args) => tasks.enqueue(given, ...args);
+  await around(mail, 'ann@example.com');
   class Engine {
     enqueue<A extends readonly unknown[]>(given: Task<A> | RemoteTask<A>, ...args: A): Promise<{ id: string }> {
       return tasks.enqueue(given, ...args);
@@ -296,6 +298,25 @@ export async function wrappers({ locals: { backgroundTasks: tasks } }: Response)
   }
   const { enqueue: ofAClass }: { enqueue: Enqueue } = new Engine();
   await ofAClass(mail, 'ann@example.com');
+}
+
+export async function wherever(engine: TaskEngine): Promise<void> {
+  same<BackgroundTasks['enqueue'], Enqueue>();
+  same<TaskEngine['enqueue'], Enqueue>();
+  same<typeof enqueue, Enqueue>();
+  const mail = task('mail', (_to: string, copies = 1) => copies.toFixed());
+  same<typeof enqueued, { id: string }>();
+  const enqueued = await engine.enqueue(mail, 'ann@example.com', undefined);
+  await enqueue(mail, 'ann@example.com', 2);
+  // @ts-expect-error: the wrong type.
+  await engine.enqueue(mail, 'ann@example.com', '2');
+  // @ts-expect-error: the wrong type.
+  await enqueue(mail, 'ann@example.com', '2');
+  const dated = task('date', (_at: Date) => {});
+  // @ts-expect-error: a Date comes out as text.
+  await engine.enqueue(dated, new Date());
+  // @ts-expect-error: a Date comes out as text.
+  await enqueue(dated, new Date());
 }
 
 export async function remoteTasks({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {
