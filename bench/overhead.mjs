@@ -19,8 +19,8 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { order, rowOf } from './statistics.mjs';
 
-const processes = 7;
-const requests = { warmUp: 60_000, measured: 100_000 };
+const processes = 9;
+const requests = { warmUp: 30_000, measured: 50_000 };
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const ofUser = [

@@ -12,10 +12,10 @@ export async function startExpress(kind) {
   return { url: `http://127.0.0.1:${port}`, stop: () => process.kill() };
 }
 
-/** Sends requests over 20 connections, so many (`amount`) or for so many seconds (`duration`), and waits for all answers. */
-export async function load(url, limit) {
+/** Sends so many requests, over 20 connections, and waits for all answers. */
+export async function load(url, amount) {
   // It ends at a sample, and its duration is a multiple of the time between two: a second, unless told otherwise.
-  const result = await autocannon({ url, ...limit, connections: 20, sampleInt: 10 });
+  const result = await autocannon({ url, amount, connections: 20, sampleInt: 10 });
   if (result.non2xx + result.errors + result.timeouts > 0) throw new Error(`${url} did not answer all requests`);
   return result;
 }

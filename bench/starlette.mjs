@@ -40,12 +40,12 @@ async function compare(path, kind, theirs, goal) {
   const ours = await startExpress(kind);
   try {
     const urls = [ours.url, `${theirs.url}/${path}`];
-    for (const url of urls) await load(url, { amount: plan.requests });
+    for (const url of urls) await load(url, plan.requests);
     const ratios = [];
     for (let round = 0; round < plan.rounds; round++) {
       const rates = new Map();
       for (const url of round % 2 === 0 ? urls : urls.toReversed())
-        rates.set(url, rate(await load(url, { amount: plan.requests })));
+        rates.set(url, rate(await load(url, plan.requests)));
       ratios.push(rates.get(urls[0]) / rates.get(urls[1]));
     }
     return rowOf({
