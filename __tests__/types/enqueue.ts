@@ -210,6 +210,11 @@ export async function defaultParametersOfEnqueue({ locals: { backgroundTasks: ta
   );
 }
 
+interface Mails {
+  welcome: [to: string];
+  invoice: [to: string, order: number, copy?: boolean];
+}
+
 type JsonValue = string | number | boolean | null | JsonValue[] | { [name: string]: JsonValue };
 
 export async function wrappers({ locals: { backgroundTasks: tasks } }: Response): Promise<void> {
@@ -284,6 +289,20 @@ export async function wrappers({ locals: { backgroundTasks: tasks } }: Response)
   sendLater(mail)('ann@example.com', 1);
   // @ts-expect-error: the wrong type.
   sendLater(mail)(1);
+
+  /** Around a table of tasks. */
+  function sendOf<K extends keyof Mails>(
+    table: { [N in keyof Mails]: RemoteTask<Mails[N]> },
+    kind: K,
+    ...args: SerializableArguments<Mails[K]>
+  ): Promise<{ id: string }> {
+    const given: RemoteTask<Mails[K]> = table[kind];
+    return tasks.enqueue(given, ...args);
+  }
+  const table = { welcome: task<[to: string]>('welcome'), invoice: task<Mails['invoice']>('invoice') };
+  await sendOf(table, 'invoice', 'ann@example.com', 1);
+  // @ts-expect-error: too few arguments.
+  await sendOf(table, 'invoice', 'ann@example.com');
 
   /** Without a name for the types of its arguments. */
   const sendMail = (...args: Parameters<typeof mail>): Promise<{ id: string }> => tasks.enqueue(mail, ...args);

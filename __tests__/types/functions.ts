@@ -85,6 +85,8 @@ export function writtenInPlace({ locals: { backgroundTasks: tasks } }: Response)
   // @ts-expect-error: a number has no such method.
   tasks.add((amount) => amount.toUpperCase(), 1);
   after((list) => list.map((value) => value.toFixed()), [1, 2]);
+  const greet: Task<[name: string, times: number], string> = task('greet', (name, times) => name.repeat(times));
+  same<Parameters<typeof greet>, [name: string, times: number]>();
   // @ts-expect-error: nothing says what its parameter is.
   task('untyped', (amount) => console.log(amount));
 }
