@@ -1,12 +1,12 @@
 // The pg-boss engine: the conformance suite over PostgreSQL, and what only this engine promises.
 
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
+import type { Boss } from '../../lib/drivers/pg-boss/boss.js';
 import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
-import type { Boss } from '../../lib/drivers/pg-boss/worker.js';
 import { type OnError, type TaskEngine, task } from '../../lib/index.js';
 import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
 import { type OwnServer, ownPostgres } from './fixtures/own-server.js';
@@ -104,13 +104,14 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   }
 
   test.each([
-    ['name', { name: 'nul \0' }],
-    ['name', { name: 'half \ud83d' }],
-    ['timeout', { timeout: 24 * 60 * 60 * 1000 }],
-    ['delay', { delay: 11 * 365 * 24 * 60 * 60 * 1000 }],
-    ['priority', { priority: 2 ** 31 }],
-    ['priority', { priority: -(2 ** 31) }],
-  ])('refuses the %s of %j', async (option, message) => {
+    ['name', 'with NUL', { name: 'nul \0' }],
+    ['name', 'with half a surrogate pair', { name: 'half \ud83d' }],
+    ['name', 'of 2,002 bytes', { name: 'ž'.repeat(1001) }],
+    ['timeout', 'of a day', { timeout: 24 * 60 * 60 * 1000 }],
+    ['delay', 'of 11 years', { delay: 11 * 365 * 24 * 60 * 60 * 1000 }],
+    ['priority', 'over 32 bits', { priority: 2 ** 31 }],
+    ['priority', 'under 32 bits', { priority: -(2 ** 31) }],
+  ])('refuses a %s %s', async (option, _, message) => {
     const error = await failure(send(engine, { name: 'a', args: [], ...message }));
     expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(option) });
   });
@@ -179,6 +180,38 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     const limits = { timeout: 86_399_999, delay: 3650 * 24 * 60 * 60 * 1000, priority: 2 ** 31 - 1 };
     const { id } = await send(engine, { name: 'whole \ud83d\ude00', args: [], ...limits });
     expect(await engine.get(id)).toMatchObject({ state: 'queued' });
+  });
+
+  test('a task with the longest name that it takes runs, and those beside it do', async () => {
+    const longest = randomBytes(1000).toString('hex'); // PostgreSQL cannot compress it.
+    const ids: string[] = [];
+    for (const name of ['a', longest, 'b']) ids.push((await send(engine, { name, args: [] })).id);
+    await engine.work(['a', longest, 'b'].map((name) => task(name, () => {})));
+    for (const id of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
+  });
+
+  test('refuses a queue of its name that was made with another policy', async () => {
+    await boss.createQueue(queue, {});
+    const refused = { code: 'ERR_INVALID_OPTION', message: expect.stringContaining('policy "standard"') };
+    expect(await failure(send(engine, { name: 'a', args: [] }))).toMatchObject(refused);
+    expect(await failure(engine.work([]))).toMatchObject(refused);
+    await boss.deleteQueue(queue);
+    await expect(send(engine, { name: 'a', args: [] })).resolves.toHaveProperty('id');
+  });
+
+  test('makes its queue anew where somebody has deleted it', async () => {
+    const ran = new Notes<number>();
+    const takes = task('a', ran.note);
+    await engine.work([takes]);
+    await send(engine, { name: 'a', args: [1] });
+    await ran.first(1);
+    await boss.deleteQueue(queue);
+    await Promise.all([2, 3].map((value) => send(engine, { name: 'a', args: [value] })));
+    expect((await ran.first(3)).sort()).toEqual([1, 2, 3]);
+    await boss.deleteQueue(queue);
+    expect(await engine.get(randomUUID())).toBeUndefined();
+    const { id } = await send(engine, { name: 'a', args: [4], key: 'k' });
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
   });
 
   test('a worker takes of the tasks that it does not know each name once, and that counts as no attempt', async () => {

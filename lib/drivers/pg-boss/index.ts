@@ -1,5 +1,5 @@
 // pgBoss(): an engine on pg-boss, for PostgreSQL, what speaks its protocol, and PGlite. It imports nothing of pg-boss: the
-// user makes the instance, starts it and stops it. What its workers do is in pg-boss-worker.ts.
+// user makes the instance, starts it and stops it. What its workers do is in worker.ts.
 
 import { createHash } from 'node:crypto';
 import { sleep } from '../../clock.js';
@@ -9,20 +9,9 @@ import type { TaskEngine, TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { BackgroundTasksError } from '../../errors.js';
-import { isAwaitable } from '../../foreign-value.js';
-import { type Boss, type Db, PgBossWorker, queue, type StoredJob, type StoredMessage } from './worker.js';
-
-const day = 24 * 60 * 60;
-const queueOptions = {
-  policy: 'exclusive', // One live job per singletonKey, from created to active.
-  // pg-boss counts how often a job was taken; whether that was a failure, and the last one, is known to our worker.
-  retryLimit: 2 ** 31 - 1,
-  retryDelay: 2, // Longer than our worker waits before it tries the second step of a put-back again.
-  heartbeatSeconds: 15,
-  expireInSeconds: day, // pg-boss's longest. A dead worker is found by its heartbeat, and a timeout is kept by a live one.
-  retentionSeconds: 3650 * day, // pg-boss's default drops what has waited for 14 days.
-  deleteAfterSeconds: 7 * day,
-};
+import { isObject } from '../../foreign-value.js';
+import { type Boss, type Db, day, queue, type StoredJob, type StoredMessage, TaskQueue } from './boss.js';
+import { PgBossWorker } from './worker.js';
 
 /**
  * An engine on pg-boss 12.35 or later. Start pg-boss before its first use, and close the engine before you stop pg-boss. A
@@ -35,7 +24,7 @@ const queueOptions = {
  * app.use(backgroundTasks({ engine: pgBoss(boss) }));
  */
 export function pgBoss(boss: Boss): TaskEngine {
-  if (!isAwaitable(boss) || typeof boss.isTimekeeping !== 'function') {
+  if (!isObject(boss) || typeof boss.isTimekeeping !== 'function') {
     throw new BackgroundTasksError(
       'ERR_INVALID_OPTION',
       'pgBoss(): the argument must be an instance of PgBoss, of pg-boss 12.35 or later',
@@ -47,10 +36,11 @@ export function pgBoss(boss: Boss): TaskEngine {
 class PgBossDriver implements EngineDriver {
   readonly name = 'pg-boss';
   readonly #boss: Boss;
-  #queueMade: Promise<void> | undefined = undefined;
+  readonly #queue: TaskQueue;
 
   constructor(boss: Boss) {
     this.#boss = boss;
+    this.#queue = new TaskQueue(boss);
     // While PostgreSQL is away pg-boss emits an 'error' at each poll, which ends a process that does not listen.
     boss.on('error', ignore);
   }
@@ -61,11 +51,12 @@ class PgBossDriver implements EngineDriver {
     const data: StoredMessage = { name, args: json, timeout, retries, failed: 0, dropped: 0, unused: 0 };
     const singletonKey = key === undefined ? id : hash(key);
     const options = { id, singletonKey, priority, startAfter: Math.ceil(delay) / 1000, group: { id: name } };
-    await this.#makeQueue();
     while (true) {
-      // What has been sent when the time is up may be stored all the same, although enqueue has rejected.
-      expired.throwIfAborted();
-      const held = (await this.#boss.send(queue, data, options)) ?? (await this.#holderOf(singletonKey));
+      const held = await this.#queue.use(async () => {
+        // What has been sent when the time is up may be stored all the same, although enqueue has rejected.
+        expired.throwIfAborted();
+        return (await this.#boss.send(queue, data, options)) ?? (await this.#holderOf(singletonKey));
+      });
       if (held !== undefined) return held;
       await sleep(10); // It has ended in between.
     }
@@ -75,26 +66,17 @@ class PgBossDriver implements EngineDriver {
     if (runner.concurrency === Number.POSITIVE_INFINITY) {
       throw unsupported('pg-boss', 'concurrency', 'it must be finite');
     }
-    await this.#makeQueue();
-    return new PgBossWorker(this.#boss, runner);
+    await this.#queue.use(async () => {});
+    return new PgBossWorker(this.#boss, this.#queue, runner);
   }
 
   async find(id: string): Promise<TaskRecord | undefined> {
-    await this.#makeQueue();
-    const [job] = await this.#boss.findJobs(queue, { id });
+    const [job] = await this.#queue.use(() => this.#boss.findJobs(queue, { id }));
     return job && recordOf(job);
   }
 
   close(): void {
     this.#boss.off('error', ignore);
-  }
-
-  #makeQueue(): Promise<void> {
-    this.#queueMade ??= this.#boss.createQueue(queue, queueOptions).catch((error: unknown) => {
-      this.#queueMade = undefined;
-      throw error;
-    });
-    return this.#queueMade;
   }
 
   /** The live task with this key. */
@@ -123,6 +105,8 @@ function liveOnly(db: Db): Db {
 function refuse({ name, timeout = 0, delay = 0, priority = 0 }: TaskMessage): void {
   if (/[\0\ud800-\udfff]/u.test(name))
     throw unsupported('pg-boss', 'name', 'PostgreSQL has neither NUL nor half surrogates');
+  // It is in an index, whose rows have room for 2,704 bytes. Over that it could be stored, and nothing be taken any more.
+  if (Buffer.byteLength(name) > 2000) throw unsupported('pg-boss', 'name', 'it must be at most 2,000 bytes long');
   if (timeout >= day * 1000) throw unsupported('pg-boss', 'timeout', 'it must be less than a day');
   if (delay > 3650 * day * 1000) throw unsupported('pg-boss', 'delay', 'it must be at most 10 years');
   if (Math.abs(priority) >= 2 ** 31) throw unsupported('pg-boss', 'priority', 'it must be a 32-bit integer');

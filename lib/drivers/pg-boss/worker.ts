@@ -1,4 +1,4 @@
-// A worker on pg-boss, and what engine and worker know of pg-boss and of each other.
+// A worker on pg-boss.
 //
 // All tasks are in one queue, since pg-boss orders by priority within a queue only; the name of a task is its group. A worker
 // takes tasks by fetch() and not by work(), which cannot pass over the names that the worker does not know, and which
@@ -10,84 +10,19 @@ import { givenUpError, mostDeaths } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
-import { type Backoff, retryDelay } from '../../task/retry.js';
+import { retryDelay } from '../../task/retry.js';
 import type { TaskInfo } from '../../task/types.js';
+import { type Boss, type Db, queue, type StoredMessage, type TakenJob, type TaskQueue } from './boss.js';
 
-export const queue = 'express-background-tasks';
 const pollInterval = 500;
 const heartbeatInterval = 5000;
 const batch = 100;
 /** In seconds. */
 const foreignDelay = 5;
 
-/** What is stored of a message. pg-boss counts how often it was taken, and the counts here tell what came of that. */
-export interface StoredMessage {
-  readonly name: string;
-  /** JSON inside of JSON, since PostgreSQL's jsonb holds neither NUL nor half a surrogate pair. */
-  readonly args: string;
-  readonly timeout: number | undefined;
-  readonly retries: Backoff | undefined;
-  readonly failed: number;
-  /** Attempts given back by close(). */
-  readonly dropped: number;
-  /** How often it was taken and not begun. */
-  readonly unused: number;
-}
-
-export interface TakenJob {
-  readonly id: string;
-  readonly data: StoredMessage;
-  /** How often it was taken before. With the id it names this claim: what came later is not touched by its holder. */
-  readonly retryCount: number;
-  /** The name, of a job that the engine has made. */
-  readonly groupId?: string | null;
-}
-
-export interface StoredJob extends TakenJob {
-  readonly state: string;
-  readonly output: Output | null;
-  readonly createdOn: Date;
-  readonly startedOn: Date | null;
-  readonly completedOn: Date | null;
-}
-
-/** JSON in the first two, as in {@link StoredMessage.args}. */
-interface Output {
-  readonly result?: string | undefined;
-  readonly error?: string;
-  /** Of what has failed. */
-  readonly attempts?: number;
-}
-
-export interface Db {
-  executeSql(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
-}
-
-interface Transaction {
-  readonly db: Db;
-  commit(): Promise<void>;
-  rollback(): Promise<void>;
-}
-
-/** What is used of pg-boss's `PgBoss`. Not imported: pg-boss's own declarations compile with `skipLibCheck` only. */
-export interface Boss {
-  createQueue(name: string, options: object): Promise<void>;
-  send(name: string, data: object, options: object): Promise<string | null>;
-  findJobs(name: string, options: object): Promise<StoredJob[]>;
-  fetch(name: string, options: object): Promise<TakenJob[]>;
-  touch(name: string, jobs: TakenJob[]): Promise<unknown>;
-  complete(name: string, jobs: TakenJob[], output: Output): Promise<{ affected?: number }>;
-  fail(name: string, job: TakenJob | string, output?: Output, options?: object): Promise<{ affected?: number }>;
-  update(name: string, data: object | undefined, options: object): Promise<unknown>;
-  getDb(): Db & { beginTransaction?(): Promise<Transaction> };
-  /** It came with 12.35, as did the count in {@link TakenJob}. */
-  isTimekeeping(): boolean;
-  on(event: 'error', listener: (error: Error) => void): unknown;
-  off(event: 'error', listener: (error: Error) => void): unknown;
-}
-
 export class PgBossWorker implements DriverWorker {
   readonly #boss: Boss;
+  readonly #queue: TaskQueue;
   readonly #runner: MessageRunner;
   /** Taken, and not yet settled. */
   readonly #open = new Map<TakenJob, Promise<void>>();
@@ -105,8 +40,9 @@ export class PgBossWorker implements DriverWorker {
   #isWoken = false;
   #isStopped = false;
 
-  constructor(boss: Boss, runner: MessageRunner) {
+  constructor(boss: Boss, taskQueue: TaskQueue, runner: MessageRunner) {
     this.#boss = boss;
+    this.#queue = taskQueue;
     this.#runner = runner;
     this.#heartbeat = setInterval(() => void this.#beat(), heartbeatInterval);
     this.#looping = this.#loop();
@@ -150,7 +86,7 @@ export class PgBossWorker implements DriverWorker {
 
   async #fetch(batchSize: number): Promise<TakenJob[]> {
     try {
-      return await this.#boss.fetch(queue, { batchSize, ignoreGroups: [...this.#ignored] });
+      return await this.#queue.use(() => this.#boss.fetch(queue, { batchSize, ignoreGroups: [...this.#ignored] }));
     } catch (error) {
       this.#runner.storeFailed(error);
       return []; // The next poll tries again.

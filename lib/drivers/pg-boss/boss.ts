@@ -1,0 +1,137 @@
+// What is used of pg-boss, what is stored of a task, and the one queue that all tasks are in.
+
+import { unsupported } from '../../engine/create-engine.js';
+import { isObject } from '../../foreign-value.js';
+import type { Backoff } from '../../task/retry.js';
+
+export const queue = 'express-background-tasks';
+
+/** In seconds. */
+export const day = 24 * 60 * 60;
+
+const policy = 'exclusive'; // One live job per singletonKey, from created to active.
+
+const queueOptions = {
+  policy,
+  // pg-boss counts how often a job was taken; whether that was a failure, and the last one, is known to our worker.
+  retryLimit: 2 ** 31 - 1,
+  retryDelay: 2, // Longer than our worker waits before it tries the second step of a put-back again.
+  heartbeatSeconds: 15,
+  expireInSeconds: day, // pg-boss's longest. A dead worker is found by its heartbeat, and a timeout is kept by a live one.
+  retentionSeconds: 3650 * day, // pg-boss's default drops what has waited for 14 days.
+  deleteAfterSeconds: 7 * day,
+};
+
+/** What is stored of a message. pg-boss counts how often it was taken, and the counts here tell what came of that. */
+export interface StoredMessage {
+  readonly name: string;
+  /** JSON inside of JSON, since PostgreSQL's jsonb holds neither NUL nor half a surrogate pair. */
+  readonly args: string;
+  readonly timeout: number | undefined;
+  readonly retries: Backoff | undefined;
+  readonly failed: number;
+  /** Attempts given back by close(). */
+  readonly dropped: number;
+  /** How often it was taken and not begun. */
+  readonly unused: number;
+}
+
+export interface TakenJob {
+  readonly id: string;
+  readonly data: StoredMessage;
+  /** How often it was taken before. With the id it names this claim: what came later is not touched by its holder. */
+  readonly retryCount: number;
+  /** The name, of a job that the engine has made. */
+  readonly groupId?: string | null;
+}
+
+export interface StoredJob extends TakenJob {
+  readonly state: string;
+  readonly output: Output | null;
+  readonly createdOn: Date;
+  readonly startedOn: Date | null;
+  readonly completedOn: Date | null;
+}
+
+/** JSON in the first two, as in {@link StoredMessage.args}. */
+export interface Output {
+  readonly result?: string | undefined;
+  readonly error?: string;
+  /** Of what has failed. */
+  readonly attempts?: number;
+}
+
+export interface Db {
+  executeSql(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
+}
+
+interface Transaction {
+  readonly db: Db;
+  commit(): Promise<void>;
+  rollback(): Promise<void>;
+}
+
+/** What is used of pg-boss's `PgBoss`. Not imported: pg-boss's own declarations compile with `skipLibCheck` only. */
+export interface Boss {
+  createQueue(name: string, options: object): Promise<void>;
+  getQueue(name: string): Promise<{ policy: string } | null>;
+  send(name: string, data: object, options: object): Promise<string | null>;
+  findJobs(name: string, options: object): Promise<StoredJob[]>;
+  fetch(name: string, options: object): Promise<TakenJob[]>;
+  touch(name: string, jobs: TakenJob[]): Promise<unknown>;
+  complete(name: string, jobs: TakenJob[], output: Output): Promise<{ affected?: number }>;
+  fail(name: string, job: TakenJob | string, output?: Output, options?: object): Promise<{ affected?: number }>;
+  update(name: string, data: object | undefined, options: object): Promise<unknown>;
+  getDb(): Db & { beginTransaction?(): Promise<Transaction> };
+  /** It came with 12.35, as did the count in {@link TakenJob}. */
+  isTimekeeping(): boolean;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  off(event: 'error', listener: (error: Error) => void): unknown;
+}
+
+/** The queue, made by the first call that needs it, and anew where somebody has deleted it since. */
+export class TaskQueue {
+  readonly #boss: Boss;
+  #made: Promise<void> | undefined = undefined;
+
+  constructor(boss: Boss) {
+    this.#boss = boss;
+  }
+
+  async use<T>(call: () => Promise<T>): Promise<T> {
+    const made = this.#make();
+    await made;
+    try {
+      return await call();
+    } catch (error) {
+      if (!isQueueMissing(error)) throw error;
+      if (this.#made === made) this.#made = undefined;
+      await this.#make();
+      return call();
+    }
+  }
+
+  #make(): Promise<void> {
+    this.#made ??= this.#create().catch((error: unknown) => {
+      this.#made = undefined;
+      throw error;
+    });
+    return this.#made;
+  }
+
+  /** pg-boss leaves a queue of that name as it is, whoever has made it. */
+  async #create(): Promise<void> {
+    await this.#boss.createQueue(queue, queueOptions);
+    const found = (await this.#boss.getQueue(queue))?.policy;
+    if (found === undefined || found === policy) return;
+    const reason = `it has the policy "${found}", made by something else, and "${policy}" is needed: delete or rename it`;
+    throw unsupported('pg-boss', `queue ${queue}`, reason);
+  }
+}
+
+/** By pg-boss's code, by its message (before 12.38 it has no code), or by PostgreSQL's for a job without its queue. */
+function isQueueMissing(error: unknown): boolean {
+  if (!isObject(error)) return false;
+  const { code, message }: { code?: unknown; message?: unknown } = error;
+  return code === 'PGBOSS_QUEUE_NOT_FOUND' || code === '23503' || message === `Queue ${queue} does not exist`;
+}
