@@ -420,15 +420,41 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     expect(record).not.toHaveProperty('error');
   });
 
-  test("close() leaves the user's pg-boss as it was", async () => {
-    const listeners = boss.listenerCount('error');
+  test("close() leaves the user's pg-boss open", async () => {
     await send(engine, { name: 'a', args: [] });
     await engine.work([]);
     await engine.close();
-    expect(boss.listenerCount('error')).toBe(listeners - 1);
     await boss.createQueue('mine', {});
     expect(await boss.send('mine', {}, {})).toEqual(expect.any(String));
   });
+
+  test('a pg-boss has one error listener, however many engines were made of it', async () => {
+    const listeners = boss.listenerCount('error');
+    for (let count = 0; count < 12; count++) await pgBoss(boss).close();
+    expect(boss.listenerCount('error')).toBe(listeners);
+  });
+
+  test('connections that PostgreSQL ends, before and after engine.close(), end no process', async () => {
+    const child = await startWorkerProcess(join(__dirname, 'fixtures/pg-boss.ts'), {
+      ...store.config,
+      application_name: store.config.schema,
+      pauseBeforeStop: 1000,
+    });
+    const cut = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'SCHEMA'`;
+    await sql(cut);
+    const { id } = await send(engine, { name: 'conformance.record', args: [] });
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
+    child.send('close');
+    let isOver = false;
+    const exited = once(child, 'exit').finally(() => {
+      isOver = true;
+    });
+    while (!isOver) {
+      await sql(cut);
+      await sleep(100);
+    }
+    expect(await exited).toEqual([0, null]);
+  }, 30_000);
 
   test('close({ timeout }) refuses a bad timeout', async () => {
     const worker = await engine.work([]);

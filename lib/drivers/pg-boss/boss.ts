@@ -74,7 +74,7 @@ interface Transaction {
 /** What is used of pg-boss's `PgBoss`. Not imported: pg-boss's own declarations compile with `skipLibCheck` only. */
 export interface Boss {
   createQueue(name: string, options: object): Promise<void>;
-  getQueue(name: string): Promise<{ policy: string } | null>;
+  getQueue(name: string): Promise<{ readonly policy?: string | undefined } | null>;
   send(name: string, data: object, options: object): Promise<string | null>;
   findJobs(name: string, options: object): Promise<StoredJob[]>;
   fetch(name: string, options: object): Promise<TakenJob[]>;
@@ -86,7 +86,6 @@ export interface Boss {
   /** It came with 12.35, as did the count in {@link TakenJob}. */
   isTimekeeping(): boolean;
   on(event: 'error', listener: (error: Error) => void): unknown;
-  off(event: 'error', listener: (error: Error) => void): unknown;
 }
 
 /** The queue, made by the first call that needs it, and anew where somebody has deleted it since. */

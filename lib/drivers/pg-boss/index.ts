@@ -41,8 +41,7 @@ class PgBossDriver implements EngineDriver {
   constructor(boss: Boss) {
     this.#boss = boss;
     this.#queue = new TaskQueue(boss);
-    // While PostgreSQL is away pg-boss emits an 'error' at each poll, which ends a process that does not listen.
-    boss.on('error', ignore);
+    listenForErrors(boss);
   }
 
   async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
@@ -75,9 +74,8 @@ class PgBossDriver implements EngineDriver {
     return job && recordOf(job);
   }
 
-  close(): void {
-    this.#boss.off('error', ignore);
-  }
+  /** The instance is the user's. */
+  close(): void {}
 
   /** The live task with this key. */
   async #holderOf(key: string): Promise<string | undefined> {
@@ -112,7 +110,18 @@ function refuse({ name, timeout = 0, delay = 0, priority = 0 }: TaskMessage): vo
   if (Math.abs(priority) >= 2 ** 31) throw unsupported('pg-boss', 'priority', 'it must be a 32-bit integer');
 }
 
-const ignore = (): void => {};
+const heard = new WeakSet<Boss>();
+
+/**
+ * pg-boss emits an 'error' for each connection that breaks and, while PostgreSQL is away, at each poll: that ends a process
+ * that does not listen. It goes on until the user has stopped it, so the listener stays when the engine is closed.
+ */
+function listenForErrors(boss: Boss): void {
+  if (heard.has(boss)) return;
+  heard.add(boss);
+  boss.on('error', () => {});
+}
+
 /** Of any text, what PostgreSQL can hold and index. */
 const hash = (key: string): string => createHash('sha256').update(JSON.stringify(key)).digest('base64url');
 
