@@ -215,7 +215,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
     it('opens again and again with the same version', () => {
       const path = newPath();
       for (let count = 0; count < 3; count++) open({ path });
-      expect(connect(path).prepare('SELECT version FROM background_tasks_schema').pluck().all()).toEqual([1]);
+      expect(connect(path).prepare('SELECT version FROM background_tasks_schema').pluck().all()).toEqual([2]);
     });
 
     it('may be in memory', async () => {

@@ -2,7 +2,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { setImmediate, setTimeout } from '../../clock.js';
-import type { SqliteDatabase } from './table.js';
+import { isBusy, type SqliteDatabase, TransactionOpen } from './database.js';
 
 export interface Write {
   /** Somebody is promised that it survives a loss of power. */
@@ -116,7 +116,7 @@ export class GroupCommit {
   }
 
   #transaction(writes: readonly Write[]): void {
-    if (this.#database.inTransaction) throw new TransactionOpen("the application's own transaction has not ended");
+    if (this.#database.inTransaction) throw new TransactionOpen();
     try {
       this.#prepareFor(writes.some(({ isDurable }) => isDurable));
       this.#begin.run();
@@ -141,13 +141,4 @@ export class GroupCommit {
     this.#busyDelay = Math.min(longestBusyDelay, this.#busyDelay * 2 || 1);
     return this.#busyDelay * (0.5 + Math.random());
   }
-}
-
-class TransactionOpen extends Error {}
-
-/** Whether the database is only in use: by another process, or by the application on the same connection. */
-export function isBusy(error: unknown): boolean {
-  if (error instanceof TransactionOpen) return true;
-  const { code, message } = error as { code?: unknown; message?: unknown };
-  return /^SQLITE_(BUSY|LOCKED)/.test(String(code)) || / busy executing a query/.test(String(message));
 }

@@ -9,11 +9,13 @@ import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { type Check, type Checks, checkOptions } from '../../options.js';
-import { GroupCommit, isBusy } from './commits.js';
-import { migrate, type NewRow, rowOf, type SqliteDatabase, TaskTable } from './table.js';
+import { GroupCommit } from './commits.js';
+import { isBusy, type SqliteDatabase } from './database.js';
+import { migrate } from './schema.js';
+import { type NewRow, rowOf, TaskTable } from './table.js';
 import { SqliteWorker, type SqliteWorkerSettings } from './worker.js';
 
-export type { SqliteDatabase, SqliteStatement } from './table.js';
+export type { SqliteDatabase, SqliteStatement } from './database.js';
 
 export type SqliteOptions = SqliteTimes &
   (

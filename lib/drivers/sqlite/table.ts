@@ -1,4 +1,4 @@
-// The table of the SQLite engine: its schema and its statements, each of which does one step. Who takes the steps, and in
+// The statements of the SQLite engine, each of which does one step. Who takes the steps, and in
 // which transaction, is decided elsewhere.
 
 import { wallClockTime } from '../../clock.js';
@@ -6,24 +6,8 @@ import { givenUpError, mostDeaths } from '../../engine/deaths.js';
 import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import { serializeError } from '../../engine/serialize.js';
-import { BackgroundTasksError } from '../../errors.js';
 import type { TaskInfo } from '../../task/types.js';
-
-/** What this engine uses of a database of better-sqlite3. */
-export interface SqliteDatabase {
-  readonly open: boolean;
-  readonly readonly: boolean;
-  readonly inTransaction: boolean;
-  prepare(sql: string): SqliteStatement;
-  exec(sql: string): unknown;
-}
-
-export interface SqliteStatement<Row = unknown> {
-  run(...values: unknown[]): { changes: number };
-  get(...values: unknown[]): Row | undefined;
-  all(...values: unknown[]): Row[];
-  safeIntegers(toggle: boolean): unknown;
-}
+import { prepare, type SqliteDatabase } from './database.js';
 
 /** A task that a worker has taken. */
 export interface TakenTask {
@@ -45,65 +29,6 @@ export type NewRow = readonly unknown[];
 
 /** So many delayed tasks are made ready in one transaction, so many unknown ones of a name and finished ones looked at. */
 const batch = 1000;
-
-/**
- * Each entry leads from the version before to the next one. `delayed` is `queued` to the outside: apart, so that a worker
- * need not step over tasks that may not run yet. The order of `seq` is the order of the enqueues.
- */
-const migrations = [
-  `CREATE TABLE background_tasks (
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    name TEXT NOT NULL,
-    args TEXT NOT NULL,
-    timeout REAL,
-    retries TEXT,
-    priority INTEGER NOT NULL,
-    key TEXT,
-    state TEXT NOT NULL CHECK (state IN ('queued', 'delayed', 'running', 'succeeded', 'failed')),
-    run_at INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    failures INTEGER NOT NULL DEFAULT 0,
-    lost INTEGER NOT NULL DEFAULT 0,
-    worker TEXT,
-    lease_until INTEGER,
-    result TEXT,
-    error TEXT,
-    enqueued_at INTEGER NOT NULL,
-    started_at INTEGER,
-    finished_at INTEGER
-  );
-  CREATE INDEX background_tasks_queued ON background_tasks (name, priority DESC, seq) WHERE state = 'queued';
-  CREATE INDEX background_tasks_delayed ON background_tasks (run_at) WHERE state = 'delayed';
-  CREATE INDEX background_tasks_running ON background_tasks (lease_until) WHERE state = 'running';
-  CREATE INDEX background_tasks_finished ON background_tasks (finished_at) WHERE finished_at IS NOT NULL;
-  CREATE UNIQUE INDEX background_tasks_key ON background_tasks (key) WHERE key IS NOT NULL AND finished_at IS NULL;`,
-];
-
-/** Makes the table, or brings it up to this version. The version has a table of its own: user_version is the application's. */
-export function migrate(database: SqliteDatabase): void {
-  try {
-    database.exec('BEGIN IMMEDIATE');
-    database.exec('CREATE TABLE IF NOT EXISTS background_tasks_schema (version INTEGER NOT NULL)');
-    const select = prepare<{ version: number }>(database, 'SELECT version FROM background_tasks_schema');
-    const version = select.get()?.version ?? 0;
-    if (version > migrations.length) {
-      throw new BackgroundTasksError(
-        'ERR_ENGINE_UNAVAILABLE',
-        `sqlite: the table is of version ${version}, made by a newer release than this one, which knows ${migrations.length}`,
-      );
-    }
-    if (version < migrations.length) {
-      for (const migration of migrations.slice(version)) database.exec(migration);
-      database.exec('DELETE FROM background_tasks_schema');
-      database.exec(`INSERT INTO background_tasks_schema VALUES (${migrations.length})`);
-    }
-    database.exec('COMMIT');
-  } catch (error) {
-    if (database.inTransaction) database.exec('ROLLBACK');
-    throw error;
-  }
-}
 
 export function rowOf(message: TaskMessage): NewRow {
   const { id, name, json, timeout = null, retries, delay = 0, priority = 0, key = null } = message;
@@ -359,13 +284,6 @@ interface TaskInfoRow {
   readonly id: string;
   readonly name: string;
   readonly attempts: number;
-}
-
-/** The rows have the type that the SQL says. An application may have set its database to return integers as BigInt. */
-function prepare<Row>(database: SqliteDatabase, sql: string): SqliteStatement<Row> {
-  const statement = database.prepare(sql) as SqliteStatement<Row>;
-  if (/SELECT|RETURNING/.test(sql)) statement.safeIntegers(false);
-  return statement;
 }
 
 function recordOf(row: Row): TaskRecord {

@@ -8,7 +8,8 @@ import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { type Backoff, retryDelay } from '../../task/retry.js';
 import type { TaskInfo } from '../../task/types.js';
-import { type GroupCommit, isBusy, type Write } from './commits.js';
+import type { GroupCommit, Write } from './commits.js';
+import { isBusy } from './database.js';
 import type { TakenTask, TaskTable } from './table.js';
 
 export interface SqliteWorkerSettings {

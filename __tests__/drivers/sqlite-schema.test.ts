@@ -1,0 +1,154 @@
+// The file of the SQLite engine as earlier releases have left it, and as this one makes it.
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import Database from 'better-sqlite3';
+import { type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
+import { currentTask, type TaskEngine, task } from '../../lib/index.js';
+import { deferred } from '../fixtures/deferred.js';
+import { send } from './fixtures/send.js';
+import { makeFileOf010, tasksOf010 } from './fixtures/sqlite-0.1.0.js';
+import { describeWith } from './requirements.js';
+
+describeWith({ node: 22 }, 'the table of the SQLite engine', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tasks-schema-'));
+  const engines: TaskEngine[] = [];
+  const databases: Database.Database[] = [];
+  let files = 0;
+  let path = '';
+
+  beforeEach(() => {
+    path = join(directory, `${++files}.db`);
+  });
+
+  afterEach(async () => {
+    await Promise.all(engines.splice(0).map((engine) => engine.close()));
+    for (const database of databases.splice(0)) database.close();
+  });
+
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  function open(options: SqliteOptions = { path }): TaskEngine {
+    const engine = sqlite(options);
+    engines.push(engine);
+    return engine;
+  }
+
+  function connect(): Database.Database {
+    const database = new Database(path);
+    databases.push(database);
+    return database;
+  }
+
+  function fileOf010(): Database.Database {
+    const database = connect();
+    makeFileOf010(database);
+    return database;
+  }
+
+  describe('of 0.1.0', () => {
+    it('keeps its tasks', async () => {
+      fileOf010();
+      const engine = open();
+      for (const { id, record } of tasksOf010) expect(await engine.get(id)).toEqual(record);
+    });
+
+    it('has its waiting tasks run, in their order and with what was stored with them', async () => {
+      fileOf010();
+      const engine = open({ path, lease: 30, pollInterval: 10 });
+      const ran: unknown[] = [];
+      const notes = task('notes', (...args: unknown[]) => {
+        ran.push([currentTask()?.id, currentTask()?.attempt, ...args]);
+        if (args[0] === 'with retries') throw new Error('once more');
+      });
+      await engine.work([notes], { concurrency: 1, onError: () => {} });
+      const waiting = tasksOf010.filter(({ ran }) => ran !== undefined);
+      while (ran.length < 5) await sleep(10);
+      for (const task of waiting) for (const run of task.ran ?? []) expect(ran).toContainEqual([task.id, ...run]);
+      const order = ran.map((run) => (run as unknown[])[2]);
+      expect(order.slice(0, 3)).toEqual(['with priority', 'first', 'with retries']);
+    });
+
+    it('keeps the keys of its waiting tasks, and no others', async () => {
+      fileOf010();
+      const engine = open();
+      const [live] = tasksOf010.filter(({ key }) => key === 'live');
+      expect(await send(engine, { name: 'notes', args: [], key: 'live' })).toEqual({ id: live?.id });
+      const { id } = await send(engine, { name: 'notes', args: [], key: 'over' });
+      expect(tasksOf010.map((task) => task.id)).not.toContain(id);
+    });
+
+    it('may have indexes, triggers, views and foreign keys of the application: they stay', async () => {
+      const database = fileOf010();
+      const id = tasksOf010[0]?.id ?? '';
+      database.exec(`
+        CREATE TABLE orders (task TEXT REFERENCES background_tasks (id) ON DELETE CASCADE);
+        INSERT INTO orders VALUES ('${id}');
+        CREATE VIEW names AS SELECT DISTINCT name FROM background_tasks;
+        CREATE INDEX by_name ON background_tasks (name);
+        CREATE TABLE seen (id TEXT);
+        CREATE TRIGGER see AFTER INSERT ON background_tasks BEGIN INSERT INTO seen VALUES (NEW.id); END`);
+      expect(database.pragma('foreign_keys', { simple: true })).toBe(1);
+      const engine = open({ database });
+      expect(database.pragma('foreign_keys', { simple: true })).toBe(1);
+      expect(database.prepare('SELECT task FROM orders').pluck().all()).toEqual([id]);
+      expect(database.prepare('SELECT id FROM seen').all()).toEqual([]);
+      const sent = await send(engine, { name: 'new', args: [] });
+      expect(database.prepare('SELECT id FROM seen').all()).toEqual([sent]);
+      expect(database.prepare('SELECT name FROM names').pluck().all()).toContain('new');
+      database.prepare('DELETE FROM background_tasks WHERE id = ?').run(id);
+      expect(database.prepare('SELECT task FROM orders').all()).toEqual([]);
+      const indexes = database.prepare("SELECT name FROM sqlite_master WHERE type = 'index'").pluck().all();
+      expect(indexes).toContain('by_name');
+    });
+
+    it('is left as it is where it cannot be brought up to this version', () => {
+      const database = fileOf010();
+      database.exec("CREATE TABLE background_tasks_2 (a); INSERT INTO background_tasks_2 VALUES ('mine')");
+      const before = database.prepare('SELECT * FROM background_tasks').all();
+      expect(() => open()).toThrow(expect.objectContaining({ code: 'ERR_ENGINE_UNAVAILABLE' }));
+      expect(database.prepare('SELECT * FROM background_tasks').all()).toEqual(before);
+      expect(database.prepare('SELECT version FROM background_tasks_schema').pluck().all()).toEqual([1]);
+    });
+
+    it('can be worked by processes that have opened it before and go on', async () => {
+      const database = fileOf010();
+      const take = database.prepare(`UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = ?,
+        lease_until = ?, started_at = ? WHERE seq = ? RETURNING seq, id, name, args, timeout, retries, attempts, failures`);
+      const engine = open();
+      const { id } = await send(engine, { name: 'notes', args: [] });
+      const { seq } = database.prepare('SELECT seq FROM background_tasks WHERE id = ?').get(id) as { seq: number };
+      expect(take.all('a worker of 0.1.0', Date.now() + 10_000, Date.now(), seq)).toMatchObject([{ id, attempts: 1 }]);
+      expect(await engine.get(id)).toMatchObject({ state: 'running', attempts: 1 });
+    });
+  });
+
+  it('does not give a number out twice: a worker that was paused does not end the task of somebody else', async () => {
+    const engine = open();
+    const first = deferred<string>();
+    const second = deferred<string>();
+    const waits = task('a', (which: string) => (which === 'first' ? first.promise : second.promise));
+    await engine.work([waits]);
+    const { id } = await send(engine, { name: 'a', args: ['first'] });
+    const database = connect();
+    const steal = database.prepare(
+      "UPDATE background_tasks SET worker = 'dead', lease_until = 0 WHERE state = 'running'",
+    );
+    while (steal.run().changes === 0) await sleep(5);
+    const other = open({ path, lease: 60, pollInterval: 10, retention: 0 });
+    const worker = await other.work([task('a', () => {})]);
+    while ((await other.get(id)) !== undefined) await sleep(5);
+    await worker.close();
+
+    const next = await send(engine, { name: 'a', args: ['second'] });
+    while ((await engine.get(next.id))?.state !== 'running') await sleep(5);
+    first.resolve('of the first');
+    await sleep(100);
+    expect(await engine.get(next.id)).toMatchObject({ state: 'running' });
+    second.resolve('of the second');
+    while ((await engine.get(next.id))?.state === 'running') await sleep(5);
+    expect(await engine.get(next.id)).toMatchObject({ state: 'succeeded', result: 'of the second' });
+  });
+});

@@ -1,0 +1,37 @@
+// What this engine uses of a database of better-sqlite3.
+
+export interface SqliteDatabase {
+  readonly open: boolean;
+  readonly readonly: boolean;
+  readonly inTransaction: boolean;
+  prepare(sql: string): SqliteStatement;
+  exec(sql: string): unknown;
+}
+
+export interface SqliteStatement<Row = unknown> {
+  run(...values: unknown[]): { changes: number };
+  get(...values: unknown[]): Row | undefined;
+  all(...values: unknown[]): Row[];
+  safeIntegers(toggle: boolean): unknown;
+}
+
+/** The rows have the type that the SQL says. An application may have set its database to return integers as BigInt. */
+export function prepare<Row>(database: SqliteDatabase, sql: string): SqliteStatement<Row> {
+  const statement = database.prepare(sql) as SqliteStatement<Row>;
+  if (/^(SELECT|PRAGMA)|RETURNING/.test(sql)) statement.safeIntegers(false);
+  return statement;
+}
+
+/** The database has a transaction open that is not ours, and what is written now would share its fate. */
+export class TransactionOpen extends Error {
+  constructor() {
+    super("the application's own transaction has not ended");
+  }
+}
+
+/** Whether the database is only in use: by another process, or by the application on the same connection. */
+export function isBusy(error: unknown): boolean {
+  if (error instanceof TransactionOpen) return true;
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  return /^SQLITE_(BUSY|LOCKED)/.test(String(code)) || / busy executing a query/.test(String(message));
+}
