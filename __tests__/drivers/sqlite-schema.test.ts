@@ -1,6 +1,6 @@
 // The file of the SQLite engine as earlier releases have left it, and as this one makes it.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -124,6 +124,41 @@ describeWith({ node: 22 }, 'the table of the SQLite engine', () => {
       expect(await engine.get(id)).toMatchObject({ state: 'running', attempts: 1 });
     });
   });
+
+  it('is read past neither result nor arguments by a get() that does not ask for the result', async () => {
+    const large = 'r'.repeat(1_000_000);
+    const engine = open();
+    await engine.work([task('a', (_argument: string) => large)]);
+    const { id } = await send(engine, { name: 'a', args: ['a'.repeat(1_000_000)] });
+    while ((await engine.get(id, { result: false }))?.state !== 'succeeded') await sleep(5);
+    expect(await engine.get(id)).toMatchObject({ result: large });
+    await engine.close();
+    spoilPagesOf('r');
+    spoilPagesOf('a');
+    const again = open();
+    await expect(again.get(id)).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    expect(await again.get(id, { result: false })).toEqual({
+      id,
+      name: 'a',
+      state: 'succeeded',
+      attempts: 1,
+      enqueuedAt: expect.any(Date),
+      startedAt: expect.any(Date),
+      finishedAt: expect.any(Date),
+    });
+  });
+
+  /** Whoever reads one of these pages is told that the file is malformed. */
+  function spoilPagesOf(letter: string): void {
+    const bytes = readFileSync(path);
+    const pageSize = bytes.readUInt16BE(16);
+    const filled = letter.repeat(pageSize - 4);
+    for (let start = 0; start < bytes.length; start += pageSize) {
+      // A page of a value that is too large for its row: the number of the next page, then text.
+      if (bytes.toString('latin1', start + 4, start + pageSize) === filled) bytes.writeUInt32BE(0, start);
+    }
+    writeFileSync(path, bytes);
+  }
 
   it('does not give a number out twice: a worker that was paused does not end the task of somebody else', async () => {
     const engine = open();

@@ -143,12 +143,12 @@ class SqliteDriver implements EngineDriver {
     return worker;
   }
 
-  async find(id: string): Promise<TaskRecord | undefined> {
+  async find(id: string, { result }: { readonly result: boolean }): Promise<TaskRecord | undefined> {
     const end = monotonicTime() + patience;
     while (true) {
       this.#checkOpen();
       try {
-        return this.#table.find(id);
+        return this.#table.find(id, result);
       } catch (error) {
         if (!isBusy(error) || monotonicTime() > end) throw error;
         await sleep(10);

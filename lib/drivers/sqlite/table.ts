@@ -45,6 +45,7 @@ export class TaskTable {
   readonly #insert;
   readonly #findKey;
   readonly #find;
+  readonly #findWithResult;
   readonly #promote;
   readonly #selectLost;
   readonly #abandon;
@@ -78,11 +79,9 @@ export class TaskTable {
       database,
       'SELECT id FROM background_tasks WHERE key = ? AND finished_at IS NULL',
     );
-    this.#find = prepare<Row>(
-      database,
-      `SELECT id, name, state, attempts, result, error, enqueued_at, started_at, finished_at
-       FROM background_tasks WHERE id = ?`,
-    );
+    const shown = 'id, name, state, attempts, enqueued_at, started_at, finished_at, error';
+    this.#find = prepare<Row>(database, `SELECT ${shown} FROM background_tasks WHERE id = ?`);
+    this.#findWithResult = prepare<Row>(database, `SELECT ${shown}, result FROM background_tasks WHERE id = ?`);
     this.#promote = prepare(
       database,
       `UPDATE background_tasks SET state = 'queued' WHERE seq IN
@@ -172,8 +171,9 @@ export class TaskTable {
     return String(this.#findKey.get(row[6])?.id);
   }
 
-  find(id: string): TaskRecord | undefined {
-    const row = this.#find.get(id);
+  /** Without its result, a large one is not read. */
+  find(id: string, withResult: boolean): TaskRecord | undefined {
+    const row = (withResult ? this.#findWithResult : this.#find).get(id);
     return row && recordOf(row);
   }
 
@@ -268,11 +268,12 @@ interface Row {
   readonly name: string;
   readonly state: TaskRecord['state'] | 'delayed';
   readonly attempts: number;
-  readonly result: string | null;
-  readonly error: string | null;
   readonly enqueued_at: number;
   readonly started_at: number | null;
   readonly finished_at: number | null;
+  readonly error: string | null;
+  /** Absent where it was not asked for. */
+  readonly result?: string | null;
 }
 
 interface Candidate {
@@ -294,7 +295,7 @@ function recordOf(row: Row): TaskRecord {
     attempts: row.attempts,
     enqueuedAt: new Date(row.enqueued_at),
   };
-  if (row.result !== null) record.result = JSON.parse(row.result);
+  if (typeof row.result === 'string') record.result = JSON.parse(row.result);
   if (row.error !== null) record.error = JSON.parse(row.error);
   if (row.started_at !== null) record.startedAt = new Date(row.started_at);
   if (row.finished_at !== null) record.finishedAt = new Date(row.finished_at);
