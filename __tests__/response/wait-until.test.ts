@@ -1,7 +1,7 @@
 // waitUntil: how a serverless host is kept alive until the tasks of a response have ended.
 
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
-import { type BackgroundTasksOptions, type Logger, task } from '../../lib/index';
+import { type BackgroundTasksOptions, type Logger, type TaskHandle, task } from '../../lib/index';
 import { deferred } from '../fixtures/deferred';
 import { serveTasks } from '../fixtures/serve-tasks';
 
@@ -41,6 +41,55 @@ describe('waitUntil', () => {
     });
     await middleware.idle();
     expect(waitUntil.mock.calls).toEqual([[expect.any(Promise)]]);
+  });
+
+  it('covers what follows in the turn in which the last task has ended', async () => {
+    const { waitUntil, works, resolved } = recorder();
+    const { respond } = await serveTasks({ waitUntil });
+    const released = deferred();
+    const added = deferred<TaskHandle>();
+    await respond((tasks) => {
+      void tasks
+        .add(() => {})
+        .finished.then(() => process.nextTick(() => added.resolve(tasks.add(() => released.promise))));
+    });
+    await added.promise;
+    await sleep(5);
+    expect([works.length, resolved]).toEqual([1, []]);
+    released.resolve();
+    await works[0];
+  });
+
+  it('is called again for what is added after the list had ended', async () => {
+    const { waitUntil, works, resolved } = recorder();
+    const { respond } = await serveTasks({ waitUntil });
+    const tasks = await respond((tasks) => {
+      tasks.add(() => {});
+      return tasks;
+    });
+    await works[0];
+    for (const round of [1, 2]) {
+      const released = deferred();
+      tasks.add(() => released.promise);
+      tasks.add(() => {});
+      expect(works).toHaveLength(round + 1);
+      await sleep(5);
+      expect(resolved).toHaveLength(round);
+      released.resolve();
+      await works[round];
+    }
+    expect(works).toHaveLength(3);
+  });
+
+  it('is called for what is added once the response is over', async () => {
+    const { waitUntil, works } = recorder();
+    const { respond } = await serveTasks({ waitUntil });
+    const tasks = await respond((tasks) => tasks);
+    expect(works).toHaveLength(0);
+    const { finished } = tasks.add(() => {});
+    expect(works).toHaveLength(1);
+    await finished;
+    await works[0];
   });
 
   it('is called for each response that has tasks, and for no other', async () => {

@@ -354,13 +354,12 @@ describe('the handle of a task', () => {
     expect(handles.map(({ status }) => status)).toEqual(['succeeded', 'failed', 'succeeded', 'cancelled']);
   });
 
-  it('of a task that is over and reported has nothing left to call', () => {
+  it('of a task that is over has nothing left to call', () => {
     const owner = { req: {} as Request, res: {} as Response, cancel() {} };
     const handle = new AddedTask(function done() {}, [1], owner);
     const scope = { task: undefined, response: undefined, enqueuer: undefined };
     expect(handle.inContext(scope, () => 'called')).toBe('called');
     handle.settle('succeeded');
-    handle.release();
     expect(() => handle.inContext(scope, () => 'called')).toThrow('task "done" is over');
     expect([handle.name, handle.status, handle.options]).toEqual(['done', 'succeeded', undefined]);
   });

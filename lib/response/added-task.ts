@@ -28,7 +28,7 @@ export interface TaskOwner {
  */
 export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> {
   next: AddedTask | undefined = undefined;
-  /** After the task has ended and been reported only its identity stays, so that a handle does not keep the response alive. */
+  /** After the task has ended only its identity stays, so that a handle does not keep the response alive. */
   #call: Call | Identity;
   #owner: TaskOwner | undefined;
   #status: TaskStatus = 'pending';
@@ -92,10 +92,9 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     this.#status = 'running';
   }
 
-  /** Calls the function where the AsyncLocalStorage stores are those of the `add` call, but outside of any attempt. */
-  inContext<R>(outside: Scope, fn: () => R): R {
-    // The scope may hold the attempt that called add() or, on Node 20 and 22, one of this task.
-    return notOver(this.#call).runInAsyncScope<typeof scope, R>(scope.run, scope, outside, fn);
+  /** See {@link Call.outside}. */
+  inContext<R>(scope: Scope, fn: () => R): R {
+    return notOver(this.#call).outside(scope, fn);
   }
 
   call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
@@ -108,7 +107,10 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     return { ...trace, ...(req && { req }), ...(res && { res }) };
   }
 
-  settle(status: TaskOutcome['status'], result?: unknown): void {
+  /** Returns the call, which it forgets: a failure is reported in its context. */
+  settle(status: TaskOutcome['status'], result?: unknown): Call {
+    const call = notOver(this.#call);
+    this.#call = this.identity;
     this.#owner = undefined;
     this.#status = status;
     if (result !== undefined) {
@@ -116,21 +118,23 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
       this.#details.result = result;
     }
     this.#details?.resolve?.(outcome(status, result));
-  }
-
-  /** Once it is settled and reported. */
-  release(): void {
-    this.#call = this.identity;
+    return call;
   }
 }
 
 /** The call to be made, and the AsyncLocalStorage stores of its `add` call, among them the response. */
-class Call extends AsyncResource {
+export class Call extends AsyncResource {
   constructor(
     readonly fn: AnyFunction,
     readonly args: readonly unknown[],
   ) {
     super('BackgroundTask');
+  }
+
+  /** Calls a function where the AsyncLocalStorage stores are those of the `add` call, but outside of any attempt. */
+  outside<R>(outer: Scope, fn: () => R): R {
+    // The scope may hold the attempt that called add() or, on Node 20 and 22, one of this task.
+    return this.runInAsyncScope<typeof scope, R>(scope.run, scope, outer, fn);
   }
 
   run(attempt: Attempt, trace: AttemptTrace | undefined): unknown {

@@ -12,8 +12,9 @@ import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
 import type { AnyFunction, TaskFunction, TaskHandle } from '../task/types.js';
 import type { ResponseOutcome } from '../task/when.js';
 import { AddedTask } from './added-task.js';
+import { type ResponseScope, TaskList } from './list.js';
 import { outcomeOf, whenOver } from './outcome.js';
-import { type ResponseScope, type Runner, TaskList } from './runner.js';
+import type { Runner } from './runner.js';
 import type { Settings } from './settings.js';
 
 /** The tasks that run after one response. */
@@ -92,11 +93,9 @@ export class ResponseTasks implements BackgroundTasks {
     }
     if (this.#res === undefined) this.#refuseCondition(task);
     this.#runner.admit();
-    const isFirst = this.#list === undefined;
     const list = this.#list ?? this.#open();
     const added = new AddedTask(task, args, list);
-    this.#runner.add(list, added);
-    if (isFirst) this.#runner.keepAlive(list, added);
+    list.add(added);
     return added;
   }
 
@@ -110,13 +109,10 @@ export class ResponseTasks implements BackgroundTasks {
   #open(): TaskList {
     const req = this.#req;
     const res = this.#res;
-    const list = new TaskList(this.#runner, req, res, this.scope);
-    list.outcome = req === undefined || res === undefined ? unknownOutcome : outcomeOf(req, res);
-    if (req !== undefined && res !== undefined && list.outcome === undefined) {
-      whenOver(req, res, (outcome) => {
-        list.outcome = outcome;
-        this.#runner.start(list);
-      });
+    const outcome = req === undefined || res === undefined ? unknownOutcome : outcomeOf(req, res);
+    const list = new TaskList(this.#runner, req, res, this.scope, outcome);
+    if (req !== undefined && res !== undefined && outcome === undefined) {
+      whenOver(req, res, (known) => list.responseOver(known));
     }
     this.#list = list;
     return list;

@@ -1,0 +1,389 @@
+// What happens to one response's tasks: their order, their attempts and retries, and how each of them ends. Which response's
+// tasks go on when is the runner's part.
+
+import type { Request, Response } from 'express';
+import { clearTimeout, setTimeout } from '../clock.js';
+import { BackgroundTasksError } from '../errors.js';
+import { ignore, isAwaitable } from '../foreign-value.js';
+import { Attempt, type AttemptOwner } from '../task/attempt.js';
+import { readTaskOptions, type TaskSettings } from '../task/options.js';
+import { type Backoff, retryDelay } from '../task/retry.js';
+import type { Scope, TaskAdder } from '../task/scope.js';
+import type { TaskInfo, TaskOutcome } from '../task/types.js';
+import type { Condition, ResponseOutcome } from '../task/when.js';
+import type { AddedTask, Call, TaskOwner } from './added-task.js';
+import { KeepAlive } from './keep-alive.js';
+import type { Linkable } from './linked-set.js';
+import { Queue, type Queueable } from './queue.js';
+import type { Failure, Reports } from './reports.js';
+import type { Settings } from './settings.js';
+
+/** Where code of the response runs outside of its tasks. */
+export interface ResponseScope extends Scope {
+  readonly response: TaskAdder;
+}
+
+/** What a list needs of the runner. */
+export interface ListRunner {
+  readonly settings: Settings;
+  readonly reports: Reports;
+  /** True once no task is admitted any more. */
+  readonly isClosed: boolean;
+  /** A task is pending. */
+  added(list: TaskList): void;
+  /** A pending task is running. */
+  began(): void;
+  /** A task that was pending or running is over. */
+  ended(was: 'pending' | 'running', status: TaskOutcome['status']): void;
+  /** Calls `begin()` when a slot is free. */
+  enter(list: TaskList): void;
+  /** Calls `advance()` when it is the list's turn. */
+  queue(list: TaskList): void;
+  /** Gives the slot of a list that has ended to another one. */
+  leave(list: TaskList): void;
+  /** True once the event loop should get its turn. */
+  isSliceOver(): boolean;
+}
+
+/** What a list is doing. In `ready`, `retrying` and `stopping` it waits for the runner to call `advance()`. */
+type State =
+  /** The response is not over, and tasks gather. */
+  | { readonly is: 'open' }
+  /** Waits for a slot. */
+  | { readonly is: 'queued' }
+  /** Its next task may begin. */
+  | { readonly is: 'ready' }
+  /** An attempt is under way. */
+  | Run
+  /** An attempt has failed, and another one follows after a while. */
+  | BackingOff
+  /** That while is over, or the task was cancelled in it. */
+  | { readonly is: 'retrying'; readonly run: Run }
+  /** A task has failed, and `stopOnError` skips those behind it, before the report: onError may add others. */
+  | { readonly is: 'stopping'; readonly failure: Failure }
+  /** No task is left. The next `add()` starts the list again. */
+  | { readonly is: 'ended' };
+
+interface BackingOff {
+  readonly is: 'backing off';
+  readonly run: Run;
+  readonly timer: NodeJS.Timeout;
+}
+
+const open: State = { is: 'open' };
+const queued: State = { is: 'queued' };
+const ready: State = { is: 'ready' };
+const ended: State = { is: 'ended' };
+
+/** A task from its first attempt to its end. */
+class Run implements AttemptOwner {
+  readonly is = 'running';
+  /** The one under way or, in the backoff, the last one. */
+  attempt: Attempt;
+  /** What that one failed with. It has not been reported, so it becomes the cause if the task is abandoned. */
+  failure: { readonly cause: unknown } | undefined = undefined;
+  isCancelled = false;
+
+  constructor(
+    readonly list: TaskList,
+    readonly task: AddedTask,
+    readonly settings: TaskSettings,
+  ) {
+    this.attempt = new Attempt(task.identity, 1, list.scope);
+  }
+
+  next(): void {
+    this.attempt = new Attempt(this.task.identity, this.attempt.attempt + 1, this.list.scope);
+    this.failure = undefined;
+  }
+
+  cancel(): void {
+    this.isCancelled = true;
+    this.attempt.abort(new DOMException('The task was cancelled', 'AbortError'));
+  }
+
+  attemptOver(): void {
+    this.list.resume(this);
+  }
+}
+
+/** What `when` said of the response. */
+type Answer = { readonly isWanted: boolean } | { readonly error: unknown };
+
+export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskList> {
+  next: TaskList | undefined = undefined;
+  newer: TaskList | undefined = undefined;
+  older: TaskList | undefined = undefined;
+  isLinked = false;
+  readonly #runner: ListRunner;
+  #state: State;
+  readonly #tasks = new Queue<AddedTask>();
+  #outcome: ResponseOutcome | undefined;
+  /** What `when` of the middleware said, once it was asked. */
+  #answer: Answer | undefined = undefined;
+  readonly keepAlive: KeepAlive | undefined;
+
+  constructor(
+    runner: ListRunner,
+    /** Undefined where the response is gone. */
+    readonly req: Request | undefined,
+    readonly res: Response | undefined,
+    readonly scope: ResponseScope,
+    /** Undefined until the response is over. */
+    outcome: ResponseOutcome | undefined,
+  ) {
+    this.#runner = runner;
+    this.#outcome = outcome;
+    this.#state = outcome === undefined ? open : ended;
+    const { waitUntil } = runner.settings;
+    this.keepAlive = waitUntil === undefined ? undefined : new KeepAlive(waitUntil, runner);
+  }
+
+  /** Takes a task that the runner has admitted. */
+  add(task: AddedTask): void {
+    this.#tasks.push(task);
+    this.#runner.added(this);
+    if (this.#state.is === 'ended') this.#start();
+    void this.keepAlive?.begin((error) => {
+      this.#runner.reports.log(this, error, task.info(0), 'waitUntil failed; the tasks run all the same');
+    });
+  }
+
+  responseOver(outcome: ResponseOutcome): void {
+    this.#outcome = outcome;
+    this.#start();
+  }
+
+  /** The list has a slot. */
+  begin(): void {
+    this.#state = ready;
+    this.#runner.queue(this);
+  }
+
+  /** Goes on until something has to be awaited, the time slice is over, or no task is left. */
+  advance(): void {
+    do this.#step();
+    while (this.#canStep && !this.#runner.isSliceOver());
+    if (this.#canStep) this.#runner.queue(this);
+  }
+
+  /** An attempt that was awaited is over. Within the time slice the list goes on at once. */
+  resume(run: Run): void {
+    this.#attemptOver(run);
+    if (!this.#canStep) return;
+    if (this.#runner.isSliceOver()) this.#runner.queue(this);
+    else this.advance();
+  }
+
+  /** A running attempt finishes, with its signal aborted. A backoff ends at once. For a task that is not over. */
+  cancel(task: AddedTask): void {
+    const state = this.#state;
+    const run = runOf(state);
+    if (run?.task === task) {
+      if (state.is === 'backing off') this.#retry(run, state.timer);
+      run.cancel();
+    } else {
+      this.#settle(task, 'cancelled');
+    }
+  }
+
+  /** Gives up its tasks, one whenever the next one is asked for. */
+  *abandon(reason: string): Generator<TaskInfo | undefined, void, void> {
+    for (; this.#state.is === 'stopping'; yield) this.#step();
+    if (this.#state.is === 'backing off') this.#retry(this.#state.run, this.#state.timer);
+    const run = runOf(this.#state);
+    if (run !== undefined) {
+      const info = this.#abandonRun(run, reason);
+      if (this.#state === run) this.#runner.queue(this); // No attempt will resume it any more.
+      this.#state = ready;
+      yield info;
+    }
+    for (let task = this.#tasks.shift(); task !== undefined; task = this.#tasks.shift()) {
+      yield task.status === 'pending' ? this.#abandon(task, 0, abandonedError(task, reason)) : undefined;
+    }
+  }
+
+  get #canStep(): boolean {
+    const { is } = this.#state;
+    return is === 'ready' || is === 'retrying' || is === 'stopping';
+  }
+
+  #start(): void {
+    this.#state = queued;
+    this.#runner.enter(this);
+  }
+
+  #step(): void {
+    const state = this.#state;
+    if (state.is === 'stopping') this.#skip(this.#tasks.shift(), state.failure);
+    else if (state.is === 'retrying') this.#tryAgain(state.run);
+    else this.#takeTask(this.#tasks.shift());
+  }
+
+  #takeTask(task: AddedTask | undefined): void {
+    if (task === undefined) this.#end();
+    else if (task.status === 'pending') this.#begin(task); // Else it was cancelled.
+  }
+
+  #begin(task: AddedTask): void {
+    const settings = settingsOf(task, this.#runner.settings);
+    const answer = settings.when === undefined ? wanted : this.#ask(task, settings.when);
+    if (task.status !== 'pending') return; // "when" has cancelled it.
+    if ('error' in answer) {
+      this.#fail(task, 0, answer.error);
+    } else if (answer.isWanted) {
+      task.begin();
+      this.#runner.began();
+      this.#attempt(new Run(this, task, settings));
+    } else {
+      this.#settle(task, 'skipped');
+    }
+  }
+
+  /** The middleware's `when` is asked once per response, a task's own once per task. */
+  #ask(task: AddedTask, when: NonNullable<Condition>): Answer {
+    if (when !== this.#runner.settings.when) return ask(task, when, this.scope, this.#outcome);
+    this.#answer ??= ask(task, when, this.scope, this.#outcome);
+    return this.#answer;
+  }
+
+  #attempt(run: Run): void {
+    this.#state = run;
+    if (run.attempt.run(run.task, run.settings.timeout, run)) this.#attemptOver(run);
+  }
+
+  #attemptOver(run: Run): void {
+    const { task, attempt } = run;
+    const result = attempt.takeResult();
+    const next = decide(run);
+    if (typeof next === 'object') {
+      run.failure = { cause: result };
+      this.#backOff(run, retryDelay(attempt.attempt, next));
+      return;
+    }
+    this.#state = ready;
+    if (next === 'failed') this.#fail(task, attempt.attempt, result);
+    else this.#settle(task, next, next === 'succeeded' ? result : undefined);
+  }
+
+  #backOff(run: Run, delay: number): void {
+    const timer = setTimeout(() => this.#retry(run, timer), delay);
+    this.#state = { is: 'backing off', run, timer };
+  }
+
+  #retry(run: Run, timer: NodeJS.Timeout): void {
+    clearTimeout(timer);
+    this.#state = { is: 'retrying', run };
+    this.#runner.queue(this);
+  }
+
+  #tryAgain(run: Run): void {
+    if (run.isCancelled) {
+      this.#state = ready;
+      this.#settle(run.task, 'cancelled');
+    } else {
+      run.next();
+      this.#attempt(run);
+    }
+  }
+
+  #fail(task: AddedTask, attempts: number, error: unknown): void {
+    const { settings, reports } = this.#runner;
+    const call = this.#settle(task, 'failed', error);
+    const failure = { call, task: task.info(attempts), error };
+    if (settings.stopOnError && !this.#tasks.isEmpty) {
+      this.#state = { is: 'stopping', failure };
+      reports.begin(this);
+    } else {
+      reports.report(this, failure);
+    }
+  }
+
+  #skip(task: AddedTask | undefined, failure: Failure): void {
+    if (task === undefined) {
+      this.#state = ready;
+      this.#runner.reports.report(this, failure);
+      this.#runner.reports.end(this);
+    } else if (task.status === 'pending') {
+      this.#settle(task, 'skipped');
+    }
+  }
+
+  #abandonRun({ task, attempt, failure }: Run, reason: string): TaskInfo {
+    const error = abandonedError(task, reason, failure);
+    attempt.drop(error);
+    return this.#abandon(task, attempt.attempt, error);
+  }
+
+  #abandon(task: AddedTask, attempts: number, error: BackgroundTasksError): TaskInfo {
+    const call = this.#settle(task, 'abandoned', error);
+    const info = task.info(attempts);
+    this.#runner.reports.report(this, { call, task: info, error });
+    return info;
+  }
+
+  /** The only way in which a task ends. Returns its call, in whose context a failure is reported. */
+  #settle(task: AddedTask, status: TaskOutcome['status'], result?: unknown): Call {
+    const was = task.status === 'running' ? 'running' : 'pending';
+    const call = task.settle(status, result);
+    this.#runner.ended(was, status);
+    void this.keepAlive?.release();
+    return call;
+  }
+
+  #end(): void {
+    this.#state = ended;
+    this.#runner.leave(this);
+  }
+}
+
+function settingsOf({ options }: AddedTask, settings: TaskSettings): TaskSettings {
+  return options === undefined ? settings : readTaskOptions(options, settings);
+}
+
+function runOf(state: State): Run | undefined {
+  switch (state.is) {
+    case 'running':
+      return state;
+    case 'backing off':
+    case 'retrying':
+      return state.run;
+    default:
+      return undefined;
+  }
+}
+
+/** What follows from the end of an attempt: the end of the task, or another attempt after a while. */
+function decide({
+  attempt: { attempt, state },
+  isCancelled,
+  settings: { backoff },
+}: Run): 'succeeded' | 'cancelled' | 'failed' | Backoff {
+  if (state === 'succeeded') return 'succeeded';
+  if (isCancelled) return 'cancelled';
+  return backoff === undefined || attempt > backoff.limit ? 'failed' : backoff;
+}
+
+function ask(
+  task: AddedTask,
+  when: NonNullable<Condition>,
+  outside: Scope,
+  outcome: ResponseOutcome | undefined,
+): Answer {
+  try {
+    // In the context of the task's add(): this code runs wherever the list before it ended.
+    const answer: unknown = outcome !== undefined && task.inContext(outside, () => when({ ...outcome }));
+    if (!isAwaitable(answer)) return { isWanted: Boolean(answer) };
+    void ignore(answer);
+    const message = '"when" must return true or false: it cannot be asynchronous';
+    return { error: new BackgroundTasksError('ERR_INVALID_OPTION', message) };
+  } catch (error) {
+    return { error };
+  }
+}
+
+function abandonedError(task: AddedTask, reason: string, options?: ErrorOptions): BackgroundTasksError {
+  return new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${task.name}" was abandoned: ${reason}`, options);
+}
+
+const wanted: Answer = { isWanted: true };

@@ -1,0 +1,69 @@
+// Tells onError or the logger how tasks failed, and counts the reports on which they still work.
+
+import type { Request, Response } from 'express';
+import type { Reporter } from '../task/report.js';
+import type { Scope } from '../task/scope.js';
+import type { TaskInfo } from '../task/types.js';
+import type { Call } from './added-task.js';
+import type { KeepAlive } from './keep-alive.js';
+
+/** A task that failed or was abandoned. */
+export interface Failure {
+  readonly task: TaskInfo;
+  readonly error: unknown;
+  readonly call: Call;
+}
+
+/** Whose task it was. */
+export interface FailedList {
+  /** Absent where the response is gone. */
+  readonly req: Request | undefined;
+  readonly res: Response | undefined;
+  readonly scope: Scope;
+  readonly keepAlive: KeepAlive | undefined;
+}
+
+/** Of all responses. */
+export class Reports {
+  /** How many onError or the logger works on, or will. */
+  open = 0;
+  readonly #reporter: Reporter;
+  readonly #onEnd: () => void;
+
+  constructor(reporter: Reporter, onEnd: () => void) {
+    this.#reporter = reporter;
+    this.#onEnd = onEnd;
+  }
+
+  /** In the context of the task's add(), so that a logger finds what AsyncLocalStorage held there. */
+  report(list: FailedList, { task, error, call }: Failure): void {
+    const { req, res } = list;
+    const context = { task, ...(req && { req }), ...(res && { res }) };
+    const pending = call.outside(list.scope, () => this.#reporter.report(error, context));
+    if (pending !== undefined) void this.#follow(list, pending);
+  }
+
+  /** For what is no task's failure. */
+  log(list: FailedList, error: unknown, task: TaskInfo, message: string): void {
+    const pending = this.#reporter.log(error, task, message);
+    if (pending !== undefined) void this.#follow(list, pending);
+  }
+
+  /** A report is to follow. */
+  begin({ keepAlive }: FailedList): void {
+    this.open++;
+    keepAlive?.hold();
+  }
+
+  end({ keepAlive }: FailedList): void {
+    this.open--;
+    void keepAlive?.release();
+    this.#onEnd();
+  }
+
+  async #follow(list: FailedList, pending: Promise<void>): Promise<void> {
+    this.begin(list);
+    await pending;
+    this.end(list);
+  }
+}
