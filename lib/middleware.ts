@@ -12,7 +12,7 @@ import type { Settings } from './response/settings.js';
 import { attemptChecks, readTaskOptions } from './task/options.js';
 import { isLogger, type Logger, type OnError, Reporter } from './task/report.js';
 import type { RetryOptions } from './task/retry.js';
-import { scope } from './task/scope.js';
+import { runWithin } from './task/scope.js';
 import type { RunWhen } from './task/when.js';
 
 export interface BackgroundTasksOptions {
@@ -74,7 +74,7 @@ export function backgroundTasks(options: BackgroundTasksOptions = {}): Backgroun
     const tasks = ResponseTasks.of(res) ?? ResponseTasks.attach(settings, runner, req, res);
     if (res.locals === undefined) Object.assign(res, { locals: Object.create(null) }); // Express makes one, others do not.
     res.locals.backgroundTasks ??= tasks;
-    scope.run(tasks.scope, next);
+    runWithin(tasks.scope, next);
   };
 
   const close = (closeOptions: CloseOptions = {}): Promise<CloseReport> => {

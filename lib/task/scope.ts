@@ -41,6 +41,22 @@ export const scope = new AsyncLocalStorage<Scope | undefined>();
 /** False on Cloudflare Workers, where it throws. */
 export const canEnter = hasEnterWith();
 
+/** From Node 24 on a map holds the stores, and setting one makes a copy. */
+const copiesStores = Number.parseInt(process.versions.node, 10) >= 24;
+
+/** Calls the function where {@link scope} holds this. */
+export const runWithin: (inner: Scope, fn: () => void) => void =
+  canEnter && copiesStores
+    ? // run() makes a second copy to take the store out. An AsyncResource puts back what was there: 210 ns instead of 265 for a
+      // request without a task (bench/overhead). Where nothing is copied it is the slower way.
+      (inner, fn) => new AsyncResource('BackgroundTasksScope').runInAsyncScope(enterAndCall, undefined, inner, fn)
+    : (inner, fn) => scope.run(inner, fn);
+
+function enterAndCall(inner: Scope, fn: () => void): void {
+  scope.enterWith(inner);
+  fn();
+}
+
 function hasEnterWith(): boolean {
   try {
     new AsyncResource('BackgroundTasks').runInAsyncScope(() => {
