@@ -10,7 +10,7 @@ import { Redis } from 'ioredis';
 import { type CeleryOptions, celery } from '../../lib/drivers/celery/index.js';
 import type { BackgroundTasksError, TaskEngine } from '../../lib/index.js';
 import { OwnRabbitmq, rabbitmqServer } from './fixtures/own-rabbitmq.js';
-import { type OwnServer, ownRedis } from './fixtures/own-server.js';
+import { type OwnServer, startRedis } from './fixtures/own-server.js';
 import { send } from './fixtures/send.js';
 import { TcpProxy } from './fixtures/tcp-proxy.js';
 import { describeWith } from './requirements.js';
@@ -616,13 +616,6 @@ class Load {
       }
     }
   }
-}
-
-async function startRedis(): Promise<OwnServer> {
-  const server = await ownRedis();
-  if (server === undefined) throw new Error('no redis-server');
-  await server.start();
-  return server;
 }
 
 async function storedInRedis(port: number, queue: string): Promise<string[]> {

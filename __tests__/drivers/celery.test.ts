@@ -23,7 +23,7 @@ import {
 import { serve } from '../fixtures/serve.js';
 import { describeConformance, type FragileStore } from './conformance.js';
 import { celeryAppEnvironment, python, startCeleryWorker, stopCeleryWorker } from './fixtures/celery-worker.js';
-import { type OwnServer, ownRedis } from './fixtures/own-server.js';
+import { type OwnServer, startRedis } from './fixtures/own-server.js';
 import { type Sent, send } from './fixtures/send.js';
 import { TcpProxy } from './fixtures/tcp-proxy.js';
 import { describeWith } from './requirements.js';
@@ -782,13 +782,6 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery: get()', () => 
     expect(await engine.get(id)).toMatchObject({ state: 'running', name: '', attempts: 1 });
   });
 });
-
-async function startRedis(): Promise<OwnServer> {
-  const server = await ownRedis();
-  if (server === undefined) throw new Error('no redis-server');
-  await server.start();
-  return server;
-}
 
 async function deleteQueue(queue: string): Promise<void> {
   const connection = await connect(rabbitmq);

@@ -1,4 +1,4 @@
-// The pg-boss engine: the conformance suite over PostgreSQL, and what only this engine promises.
+// The pg-boss engine: what only this engine promises.
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -8,9 +8,15 @@ import { Client } from 'pg';
 import type { Boss } from '../../lib/drivers/pg-boss/boss.js';
 import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
 import { type OnError, type TaskEngine, task } from '../../lib/index.js';
-import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
-import { type OwnServer, ownPostgres } from './fixtures/own-server.js';
-import { createEngine, nativeRequire, type StartedBoss, startBoss } from './fixtures/pg-boss.js';
+import {
+  createStore,
+  database,
+  nativeRequire,
+  type PgBossStore,
+  queue,
+  type StartedBoss,
+  startBoss,
+} from './fixtures/pg-boss.js';
 import { send } from './fixtures/send.js';
 import {
   closing,
@@ -24,20 +30,8 @@ import {
 } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
-const queue = 'express-background-tasks';
-const database = 'postgres://postgres@127.0.0.1:5432/test';
-
-describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss', () => {
-  describeConformance('pg-boss', {
-    module: join(__dirname, 'fixtures/pg-boss.ts'),
-    createStore,
-    createFragileStore,
-    patience: 60_000,
-  });
-});
-
 describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond conformance', () => {
-  let store: { config: { connectionString: string; schema: string }; remove(): Promise<void> };
+  let store: PgBossStore;
   let boss: StartedBoss;
   let engine: TaskEngine;
   const others: TaskEngine[] = [];
@@ -463,103 +457,6 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   });
 });
 
-describeWith({ node: 22 }, 'pg-boss, over PGlite', () => {
-  test('runs, retries and deduplicates tasks', async () => {
-    const { PGlite } = nativeRequire('@electric-sql/pglite') as { PGlite: new () => { close(): Promise<void> } };
-    const { fromPglite } = nativeRequire('pg-boss') as { fromPglite: (pglite: object) => object };
-    const pglite = new PGlite();
-    const boss = await startBoss({ db: fromPglite(pglite), backend: 'pglite' });
-    const engine = pgBoss(boss);
-    let failures = 0;
-    const flaky = task('flaky', (value: string) => {
-      if (failures++ < 2) throw new Error('not yet');
-      return value;
-    });
-    const message = { name: 'flaky', args: ['done \0'], key: 'k', retries: retries(2) };
-    const { id } = await send(engine, message);
-    expect(await send(engine, message)).toEqual({ id });
-    await engine.work([flaky]);
-    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 3, result: 'done \0' });
-    await engine.close();
-    await boss.stop();
-    await pglite.close();
-  }, 180_000); // PostgreSQL in WebAssembly starts slowly where the processor is busy.
-});
-
-describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, while PostgreSQL is away', () => {
-  let server: OwnServer;
-  let config: { connectionString: string; schema: string };
-
-  beforeEach(async () => {
-    server = await installed();
-    await server.start();
-    config = ownConfig(server);
-  }, 60_000);
-
-  afterEach(() => server.remove());
-
-  test('silently, with its connections open: enqueue and get reject in time, and work again after', async () => {
-    const engine = closing(await createEngine(config));
-    const { id } = await send(engine, { name: 'a', args: [] });
-    server.freeze();
-    const start = Date.now();
-    const errors = await Promise.all([failure(send(engine, { name: 'a', args: [] })), failure(engine.get(id))]);
-    expect(Date.now() - start).toBeLessThan(6000);
-    for (const error of errors) expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
-    server.thaw();
-    expect(await eventually(() => engine.get(id))).toMatchObject({ id, state: 'queued' });
-  }, 60_000);
-
-  test('what was rejected before it could be sent is not stored later', async () => {
-    const engine = closing(await createEngine(config)); // It has not made its queue yet.
-    server.freeze();
-    expect(await failure(send(engine, { name: 'a', args: [] }))).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
-    server.thaw();
-    const { id } = await eventually(() => send(engine, { name: 'a', args: [] }));
-    const boss = await startBoss(config);
-    expect((await boss.findJobs(queue, {})).map((job) => job.id)).toEqual([id]);
-    await boss.stop();
-  }, 60_000);
-
-  test('the logger of a worker is told, which goes on by itself', async () => {
-    const engine = closing(await createEngine(config));
-    const { waits, started, end } = waitingTask('waits');
-    const error = jest.fn();
-    await engine.work([waits], { logger: { error } });
-    await server.stop();
-    while (error.mock.calls.length === 0) await sleep(50);
-    await server.start();
-    const { id } = await eventually(() => send(engine, { name: 'waits', args: ['later'] }));
-    await started.first(1);
-    end();
-    expect(await eventually(() => over(engine, id))).toMatchObject({ state: 'succeeded' });
-    expect(error.mock.calls[0]).toEqual([
-      { err: expect.anything() },
-      expect.stringContaining('cannot reach its store'),
-    ]);
-  }, 60_000);
-
-  test('a task that ends meanwhile is not run again', async () => {
-    const engine = closing(await createEngine(config));
-    const { waits, started, end } = waitingTask('waits');
-    await engine.work([waits]);
-    const { id } = await send(engine, { name: 'waits', args: ['once'] });
-    await started.first(1);
-    await server.stop();
-    end();
-    await server.start();
-    expect(await eventually(() => over(engine, id))).toMatchObject({ state: 'succeeded', attempts: 1 });
-    expect(started.all).toEqual(['once']);
-  }, 60_000);
-
-  test('close() ends all the same, and nothing keeps the process up', async () => {
-    const child = await startWorkerProcess(join(__dirname, 'fixtures/pg-boss.ts'), config);
-    await server.stop();
-    child.send('close');
-    expect(await once(child, 'exit')).toEqual([0, null]);
-  }, 60_000);
-});
-
 describeWith({ node: 22 }, 'pg-boss that was not started', () => {
   test('enqueue rejects with ERR_ENGINE_UNAVAILABLE, which says what to do', async () => {
     const { PgBoss } = nativeRequire('pg-boss') as { PgBoss: new (options: object) => StartedBoss };
@@ -568,40 +465,3 @@ describeWith({ node: 22 }, 'pg-boss that was not started', () => {
     expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', message: expect.stringContaining('start()') });
   });
 });
-
-function createStore(): EngineStore & {
-  config: { connectionString: string; schema: string };
-  remove(): Promise<void>;
-} {
-  const schema = `tasks_${randomUUID().replaceAll('-', '')}`;
-  return {
-    config: { connectionString: database, schema },
-    remove: async () => {
-      const client = new Client(database);
-      await client.connect();
-      await client.query(`DROP SCHEMA IF EXISTS ${schema} CASCADE`);
-      await client.end();
-    },
-  };
-}
-
-async function installed(): Promise<OwnServer> {
-  const server = await ownPostgres();
-  if (server === undefined) throw new Error('no initdb and postgres, which come with PostgreSQL');
-  return server;
-}
-
-function ownConfig({ port }: OwnServer): { connectionString: string; schema: string } {
-  return { connectionString: `postgres://postgres@127.0.0.1:${port}/postgres`, schema: 'tasks' };
-}
-
-async function createFragileStore(): Promise<FragileStore> {
-  const server = await installed();
-  await server.start();
-  return {
-    config: ownConfig(server),
-    stop: () => server.stop(),
-    start: () => server.start(),
-    remove: () => server.remove(),
-  };
-}
