@@ -8,6 +8,7 @@ import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import { type BullmqOptions, bullmq } from '../../lib/drivers/bullmq/index.js';
 import { task } from '../../lib/index.js';
+import { refusals, unavailable } from './fixtures/bullmq.js';
 import { type OwnServer, ownRedis } from './fixtures/own-server.js';
 import { send } from './fixtures/send.js';
 import { closing, eventually, failure, over, startWorkerProcess, waitingTask } from './fixtures/watched.js';
@@ -130,15 +131,5 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
 });
 
 function rejections(options: BullmqOptions): Promise<unknown[]> {
-  const engine = closing(bullmq(options));
-  return Promise.all([
-    failure(send(engine, { name: 'a', args: [] })),
-    failure(engine.get(randomUUID())),
-    failure(engine.work([task('a', () => {})])),
-  ]);
-}
-
-function unavailable(reason: string): object {
-  const message: unknown = expect.stringContaining(reason);
-  return { code: 'ERR_ENGINE_UNAVAILABLE', message, cause: expect.objectContaining({ message }) };
+  return refusals(closing(bullmq(options)));
 }

@@ -43,6 +43,10 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     ['an unknown option', { connection, prefix: 'a' }],
     ['a Cluster of ioredis', { connection: new Cluster([connection], { lazyConnect: true }) }],
     ['a client of another package', { connection: { options: { socket: connection }, connect: () => {} } }],
+    ['a database that is no number', { connection: { ...connection, db: 'a' } }],
+    ['a database that is no whole number', { connection: { ...connection, db: 0.5 } }],
+    ['a database below 0', { connection: { ...connection, db: -1 } }],
+    ['a URL whose database is no number', { connection: { url: 'redis://127.0.0.1/a' } }],
     ['a keyPrefix', { connection: { ...connection, keyPrefix: 'a:' } }],
     ['a client with a keyPrefix', { connection: new Redis({ ...connection, keyPrefix: 'a:', lazyConnect: true }) }],
   ])('refuses %s', (_, options) => {
@@ -59,6 +63,12 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     await engine.close();
     expect(await client.ping()).toBe('PONG');
     await client.quit();
+  });
+
+  test('takes a URL', async () => {
+    const engine = closing(bullmq({ connection: { url: 'redis://127.0.0.1:6379/0' }, queue }));
+    const { id } = await send(engine, { name: 'a', args: [] });
+    expect(await closing(bullmq({ connection, queue })).get(id)).toMatchObject({ id, name: 'a' });
   });
 
   test('has 2 ** 21 - 1 priorities around 0, and refuses others', async () => {

@@ -1,6 +1,7 @@
 // bullmq(): an engine on BullMQ, for Redis and what speaks its protocol: Valkey, Dragonfly. Workers: bullmq-worker.ts.
 
 import { type Job, type JobsOptions, Queue, type RedisOptions } from 'bullmq';
+import { type RedisOptions as ClientOptions, Redis } from 'ioredis';
 import { createEngine, unsupported } from '../../engine/create-engine.js';
 import { withDeadline } from '../../engine/deadline.js';
 import type { EngineDriver } from '../../engine/driver.js';
@@ -10,7 +11,8 @@ import type { MessageRunner } from '../../engine/message-runner.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { isAwaitable } from '../../foreign-value.js';
 import { type Check, checkOptions } from '../../options.js';
-import { attemptOf, BullmqWorker, errorOf, type StoredMessage, troubleOf } from './worker.js';
+import { Connection } from './connection.js';
+import { attemptOf, BullmqWorker, errorOf, type StoredMessage } from './worker.js';
 
 export interface BullmqOptions {
   /**
@@ -39,7 +41,8 @@ const isConnection: Check = (value) => (isAwaitable(value) ? undefined : "ioredi
 const isQueueName: Check = (value) =>
   typeof value === 'string' && /^[^:]+$/.test(value) ? undefined : 'a string that is not empty and has no ":"';
 
-function optionsOf(connection: BullmqOptions['connection'] | undefined): RedisOptions {
+/** Complete, as ioredis reads them. */
+function optionsOf(connection: BullmqOptions['connection'] | undefined): ClientOptions {
   if (connection === undefined) throw badConnection('is missing');
   // The options of any other client do not say where its Redis is, and would lead to the one of this machine.
   const given: object = connection;
@@ -49,7 +52,15 @@ function optionsOf(connection: BullmqOptions['connection'] | undefined): RedisOp
   const options: RedisOptions = isAwaitable(connection.options) ? connection.options : connection;
   if (options.keyPrefix)
     throw badConnection('has a "keyPrefix", which BullMQ does not support: name a "queue" instead');
-  return { retryStrategy: (times) => Math.min(times * 200, 2000), ...options };
+  const { url, ...rest } = { host: '127.0.0.1', retryStrategy, ...options, lazyConnect: true };
+  const client = url === undefined ? new Redis(rest) : new Redis(url, rest);
+  const { db } = client.options;
+  if (!Number.isInteger(db) || Number(db) < 0) throw badConnection('has a "db" that is no whole number from 0');
+  return client.options;
+}
+
+function retryStrategy(times: number): number {
+  return Math.min(times * 200, 2000);
 }
 
 function badConnection(reason: string): BackgroundTasksError {
@@ -58,17 +69,21 @@ function badConnection(reason: string): BackgroundTasksError {
 
 class BullmqDriver implements EngineDriver {
   readonly name = 'bullmq';
-  readonly trouble: () => Error | undefined;
-  readonly #connection: RedisOptions;
+  readonly #options: ClientOptions;
+  readonly #connection: Connection;
   readonly #queue: Queue<StoredMessage>;
 
-  constructor(name: string, connection: RedisOptions) {
-    this.#connection = connection;
+  constructor(name: string, options: ClientOptions) {
+    this.#options = options;
     // While Redis is away nothing is kept for later, and what was under way when the connection broke is not sent again.
-    const failFast = { ...connection, enableOfflineQueue: false, maxRetriesPerRequest: 0 };
+    this.#connection = new Connection({ ...options, enableOfflineQueue: false, maxRetriesPerRequest: 0 });
     // BullMQ's check of the version would break the queue for good if Redis went away in the middle of it.
-    this.#queue = new Queue(name, { connection: failFast, skipVersionCheck: true });
-    this.trouble = troubleOf(this.#queue);
+    this.#queue = new Queue(name, { connection: this.#connection, skipVersionCheck: true });
+    this.#queue.on('error', ignore); // The connection knows it too, and BullMQ needs a listener.
+  }
+
+  trouble(): Error | undefined {
+    return this.#connection.trouble;
   }
 
   async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
@@ -84,7 +99,7 @@ class BullmqDriver implements EngineDriver {
   }
 
   async work(runner: MessageRunner): Promise<BullmqWorker> {
-    const worker = new BullmqWorker(this.#queue.name, this.#connection, runner);
+    const worker = new BullmqWorker(this.#queue.name, this.#options, runner);
     await worker.ready();
     return worker;
   }
@@ -97,8 +112,9 @@ class BullmqDriver implements EngineDriver {
 
   async close(): Promise<void> {
     // It waits for the answers that are still due, which do not come while Redis is away.
-    await withDeadline(() => this.#queue.close()).catch(ignore);
-    void this.#queue.disconnect().catch(ignore);
+    await withDeadline(() => this.#connection.quit()).catch(ignore);
+    this.#connection.disconnect();
+    await this.#queue.close();
   }
 }
 

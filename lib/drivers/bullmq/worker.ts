@@ -1,6 +1,7 @@
 // A worker on BullMQ, and what it and the engine know of each other.
 
-import { DelayedError, type Job, type QueueBase, type RedisOptions, UnrecoverableError, Worker } from 'bullmq';
+import { DelayedError, type Job, UnrecoverableError, Worker } from 'bullmq';
+import type { RedisOptions } from 'ioredis';
 import { wallClockTime } from '../../clock.js';
 import { withDeadline } from '../../engine/deadline.js';
 import { givenUpError, mostDeaths } from '../../engine/deaths.js';
@@ -8,6 +9,7 @@ import type { DriverWorker } from '../../engine/driver.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { type Backoff, retryDelay } from '../../task/retry.js';
+import { Connection } from './connection.js';
 
 export interface StoredMessage {
   /** JSON, as it was when enqueue was called. */
@@ -41,18 +43,19 @@ const settings = {
 export class BullmqWorker implements DriverWorker {
   readonly #runner: MessageRunner;
   readonly #worker: Worker<StoredMessage, string>;
-  readonly #trouble: () => Error | undefined;
+  readonly #connection: Connection;
   /** Resolves once what has ended is stored; undefined while tasks are taken. */
   #paused: Promise<void> | undefined = undefined;
 
-  constructor(queue: string, connection: RedisOptions, runner: MessageRunner) {
+  constructor(queue: string, options: RedisOptions, runner: MessageRunner) {
     this.#runner = runner;
+    this.#connection = new Connection({ ...options, enableOfflineQueue: true, maxRetriesPerRequest: null });
     this.#worker = new Worker(queue, (job, token) => this.#run(job, token), {
       ...settings,
-      connection: { ...connection, enableOfflineQueue: true, maxRetriesPerRequest: null },
+      connection: this.#connection,
       concurrency: Math.min(runner.concurrency, Number.MAX_SAFE_INTEGER),
     });
-    this.#trouble = troubleOf(this.#worker);
+    this.#worker.on('error', () => {}); // BullMQ needs a listener. Why a start fails the connection knows.
     this.#worker.on('failed', (job, error) => {
       if (job?.finishedOn === undefined) return;
       const info = { id: job.id ?? '', name: job.name, attempt: attemptOf(job) };
@@ -65,8 +68,9 @@ export class BullmqWorker implements DriverWorker {
     try {
       await withDeadline(() => this.#worker.waitUntilReady());
     } catch (error) {
-      await this.#worker.close(true);
-      throw this.#trouble() ?? error;
+      const reason = this.#connection.trouble ?? error;
+      await this.#end();
+      throw reason;
     }
     this.#worker.on('error', (error) => {
       if (this.#paused === undefined) this.#runner.storeFailed(error);
@@ -81,7 +85,12 @@ export class BullmqWorker implements DriverWorker {
   /** A pause ends when all is stored; while Redis is away, never, and what could not be stored runs again elsewhere. */
   async close(): Promise<void> {
     await withDeadline(async () => this.#paused).catch(() => {});
+    await this.#end();
+  }
+
+  async #end(): Promise<void> {
     await this.#worker.close(true);
+    this.#connection.disconnect();
   }
 
   async #run(job: Job<StoredMessage>, token: string | undefined): Promise<string> {
@@ -138,16 +147,4 @@ export function errorOf(failedReason: string): { name: string; message: string }
     if (typeof name === 'string' && typeof message === 'string') return { name, message };
   } catch {}
   return { name: 'Error', message: failedReason };
-}
-
-/** Returns what tells why Redis is out of reach, if it is. BullMQ goes on by itself once it is back, and needs a listener. */
-export function troubleOf(client: QueueBase): () => Error | undefined {
-  let trouble: Error | undefined;
-  client.on('error', (error: Error) => {
-    trouble = error;
-  });
-  client.getBackend().on('ready', () => {
-    trouble = undefined;
-  });
-  return () => trouble;
 }
