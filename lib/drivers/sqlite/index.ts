@@ -11,9 +11,11 @@ import { BackgroundTasksError } from '../../errors.js';
 import { type Check, type Checks, checkOptions } from '../../options.js';
 import { GroupCommit } from './commits.js';
 import { isBusy, type SqliteDatabase } from './database.js';
+import { leaseOf } from './lease.js';
+import { LeaseTable } from './leases.js';
 import { migrate } from './schema.js';
 import { type NewRow, rowOf, TaskTable } from './table.js';
-import { SqliteWorker, type SqliteWorkerSettings } from './worker.js';
+import { type SqliteTables, SqliteWorker, type SqliteWorkerSettings } from './worker.js';
 
 export type { SqliteDatabase, SqliteStatement } from './database.js';
 
@@ -66,7 +68,7 @@ interface SqliteTimes {
  */
 export function sqlite(options: SqliteOptions): TaskEngine {
   const { path, database, lease = 15_000, pollInterval = 250, retention = sevenDays } = checked(options);
-  const settings = { lease, pollInterval, retention };
+  const settings = { lease: leaseOf(lease), pollInterval, retention };
   if (database !== undefined) {
     unlessUnavailable('the database cannot be used', () => migrate(database));
     return createEngine(new SqliteDriver(database, settings, { close: () => {}, setDurable: () => {} }));
@@ -107,7 +109,7 @@ class SqliteDriver implements EngineDriver {
   readonly #database: SqliteDatabase;
   readonly #settings: SqliteWorkerSettings;
   readonly #ownership: Ownership;
-  readonly #table: TaskTable;
+  readonly #tables: SqliteTables;
   readonly #commits: GroupCommit;
   readonly #workers = new Set<SqliteWorker>();
 
@@ -115,14 +117,14 @@ class SqliteDriver implements EngineDriver {
     this.#database = database;
     this.#settings = {
       ...settings,
-      renewLeases: (until) => {
-        for (const worker of this.#workers) worker.renewLeases(until);
+      renewLeases: (now) => {
+        for (const worker of this.#workers) worker.renewLeases(now);
       },
       onGivenBack: () => this.#takeSoon(),
       onClosed: (worker) => this.#workers.delete(worker),
     };
     this.#ownership = ownership;
-    this.#table = new TaskTable(database);
+    this.#tables = { tasks: new TaskTable(database), leases: new LeaseTable(database) };
     this.#commits = new GroupCommit(database, (isDurable) => ownership.setDurable(isDurable));
   }
 
@@ -131,14 +133,14 @@ class SqliteDriver implements EngineDriver {
     this.#checkOpen();
     if (/[\ud800-\udfff]/u.test(message.name)) throw unsupported('sqlite', 'name', 'it has half a surrogate pair');
     const row = rowOf(message);
-    const id = this.#database.inTransaction ? this.#table.insert(row) : this.#insertSoon(row);
+    const id = this.#database.inTransaction ? this.#tables.tasks.insert(row) : this.#insertSoon(row);
     this.#takeSoon(); // In the transaction that stores it.
     return id;
   }
 
   work(runner: MessageRunner): SqliteWorker {
     this.#checkOpen();
-    const worker = new SqliteWorker(this.#table, this.#commits, runner, this.#settings);
+    const worker = new SqliteWorker(this.#tables, this.#commits, runner, this.#settings);
     this.#workers.add(worker);
     return worker;
   }
@@ -148,7 +150,7 @@ class SqliteDriver implements EngineDriver {
     while (true) {
       this.#checkOpen();
       try {
-        return this.#table.find(id, result);
+        return this.#tables.tasks.find(id, result);
       } catch (error) {
         if (!isBusy(error) || monotonicTime() > end) throw error;
         await sleep(10);
@@ -176,7 +178,7 @@ class SqliteDriver implements EngineDriver {
       this.#commits.add({
         isDurable: true,
         apply: () => {
-          id = this.#table.insert(row);
+          id = this.#tables.tasks.insert(row);
         },
         committed: () => resolve(id),
         failed: (error) => {

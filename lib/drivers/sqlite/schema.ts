@@ -83,7 +83,7 @@ function makeSecondVersion(database: SqliteDatabase): void {
     CREATE INDEX background_tasks_first ON background_tasks (priority DESC, seq) WHERE state = 'queued';
     CREATE INDEX background_tasks_delayed ON background_tasks (run_at) WHERE state = 'delayed';
     CREATE INDEX background_tasks_delayed_at ON background_tasks (delayed_at) WHERE state = 'delayed';
-    CREATE INDEX background_tasks_running ON background_tasks (lease_until) WHERE state = 'running';
+    CREATE INDEX background_tasks_running ON background_tasks (lease_until, lease) WHERE state = 'running';
     CREATE INDEX background_tasks_finished ON background_tasks (finished_at) WHERE finished_at IS NOT NULL;
     CREATE UNIQUE INDEX background_tasks_key ON background_tasks (key) WHERE key IS NOT NULL AND finished_at IS NULL;`);
   for (const sql of foreign) database.exec(sql);

@@ -2,12 +2,11 @@
 // which transaction, is decided elsewhere.
 
 import { wallClockTime } from '../../clock.js';
-import { givenUpError, mostDeaths } from '../../engine/deaths.js';
 import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
-import { serializeError } from '../../engine/serialize.js';
 import type { TaskInfo } from '../../task/types.js';
 import { prepare, type SqliteDatabase } from './database.js';
+import type { Lease } from './lease.js';
 
 /** A task that a worker has taken. */
 export interface TakenTask {
@@ -47,10 +46,6 @@ export class TaskTable {
   readonly #find;
   readonly #findWithResult;
   readonly #promote;
-  readonly #selectLost;
-  readonly #abandon;
-  readonly #release;
-  readonly #renew;
   readonly #select;
   readonly #take;
   readonly #succeed;
@@ -60,7 +55,6 @@ export class TaskTable {
   readonly #putBack;
   readonly #nextDue;
   readonly #isQueued;
-  readonly #isExpired;
   readonly #nextName;
   readonly #worked;
   readonly #ofName;
@@ -68,7 +62,8 @@ export class TaskTable {
   readonly #remove;
 
   constructor(database: SqliteDatabase) {
-    const own = "worker = NULL, lease_until = NULL WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'";
+    const own = `worker = NULL, lease_until = NULL, lease = NULL
+      WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'`;
     this.#insert = prepare(
       database,
       `INSERT INTO background_tasks (id, name, args, timeout, retries, priority, key, state, run_at, enqueued_at)
@@ -87,25 +82,6 @@ export class TaskTable {
       `UPDATE background_tasks SET state = 'queued' WHERE seq IN
        (SELECT seq FROM background_tasks WHERE state = 'delayed' AND run_at <= ? ORDER BY run_at LIMIT ${batch})`,
     );
-    this.#selectLost = prepare<TaskInfoRow>(
-      database,
-      `SELECT id, name, attempts FROM background_tasks
-       WHERE state = 'running' AND lease_until <= ? AND lost >= ${mostDeaths - 1}`,
-    );
-    this.#abandon = prepare(
-      database,
-      `UPDATE background_tasks SET state = 'failed', lost = lost + 1, error = ?, finished_at = ?, worker = NULL,
-       lease_until = NULL WHERE id = ?`,
-    );
-    this.#release = prepare(
-      database,
-      `UPDATE background_tasks SET state = 'queued', lost = lost + 1, worker = NULL, lease_until = NULL
-       WHERE state = 'running' AND lease_until <= ?`,
-    );
-    this.#renew = prepare(
-      database,
-      "UPDATE background_tasks SET lease_until = ? WHERE state = 'running' AND worker = ?",
-    );
     this.#select = prepare<Candidate>(
       database,
       `SELECT seq, priority FROM background_tasks WHERE state = 'queued' AND name = ?
@@ -113,8 +89,8 @@ export class TaskTable {
     );
     this.#take = prepare<TakenTask>(
       database,
-      `UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = ?, lease_until = ?, started_at = ?
-       WHERE seq = ? RETURNING seq, id, name, args, timeout, retries, attempts, failures`,
+      `UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = ?, lease_until = ?, lease = ?,
+       started_at = ? WHERE seq = ? RETURNING seq, id, name, args, timeout, retries, attempts, failures`,
     );
     this.#succeed = prepare(
       database,
@@ -139,10 +115,6 @@ export class TaskTable {
       "SELECT min(run_at) AS run_at FROM background_tasks WHERE state = 'delayed'",
     );
     this.#isQueued = prepare(database, "SELECT 1 FROM background_tasks WHERE state = 'queued' AND name = ? LIMIT 1");
-    this.#isExpired = prepare(
-      database,
-      "SELECT 1 FROM background_tasks WHERE state = 'running' AND lease_until <= ? LIMIT 1",
-    );
     this.#nextName = prepare<{ name: string | null }>(
       database,
       "SELECT min(name) AS name FROM background_tasks WHERE state = 'queued' AND name > ?",
@@ -182,29 +154,11 @@ export class TaskTable {
     this.#promote.run(now);
   }
 
-  isAnyExpired(now: number): boolean {
-    return this.#isExpired.get(now) !== undefined;
-  }
-
-  /** Makes tasks whose lease had run out by then ready to be taken again. Returns those that are given up instead. */
-  release(by: number): TaskInfo[] {
-    const lost = this.#selectLost.all(by);
-    for (const { id, name } of lost) {
-      this.#abandon.run(JSON.stringify(serializeError(givenUpError(name))), wallClockTime(), id);
-    }
-    this.#release.run(by);
-    return lost.map(infoOf);
-  }
-
-  renew(worker: string, until: number): void {
-    this.#renew.run(until, worker);
-  }
-
   /** Takes the first of the queued tasks with these names. */
-  take(worker: string, names: readonly string[], limit: number, now: number, until: number): TakenTask[] {
+  take(worker: string, names: readonly string[], limit: number, now: number, { stored }: Lease): TakenTask[] {
     const candidates = names.flatMap((name) => this.#select.all(name, limit));
     if (names.length > 1) candidates.sort((a, b) => b.priority - a.priority || a.seq - b.seq);
-    return candidates.slice(0, limit).flatMap(({ seq }) => this.#take.all(worker, until, now, seq));
+    return candidates.slice(0, limit).flatMap(({ seq }) => this.#take.all(worker, now + stored, stored, now, seq));
   }
 
   // Each of these returns false where the lease was lost meanwhile: the task is somebody else's now, and so is its end.
@@ -237,9 +191,7 @@ export class TaskTable {
 
   /** Whether there is something to take for a worker that knows these names. */
   isWorkWaiting(names: readonly string[], now: number): boolean {
-    return (
-      this.nextDue() <= now || this.isAnyExpired(now) || names.some((name) => this.#isQueued.get(name) !== undefined)
-    );
+    return this.nextDue() <= now || names.some((name) => this.#isQueued.get(name) !== undefined);
   }
 
   /** Queued tasks, due by then, of names that are neither known nor worked since; of each name at most the first thousand. */

@@ -7,23 +7,31 @@ import type { DriverWorker } from '../../engine/driver.js';
 import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { type Backoff, retryDelay } from '../../task/retry.js';
-import type { TaskInfo } from '../../task/types.js';
 import type { GroupCommit, Write } from './commits.js';
 import { isBusy } from './database.js';
+import type { Lease } from './lease.js';
+import type { LeaseTable } from './leases.js';
 import type { TakenTask, TaskTable } from './table.js';
+import { Turn, type TurnOwner, type TurnResult } from './turn.js';
+
+/** The statements that workers use. */
+export interface SqliteTables {
+  readonly tasks: TaskTable;
+  readonly leases: LeaseTable;
+}
 
 export interface SqliteWorkerSettings {
-  readonly lease: number;
+  readonly lease: Lease;
   readonly pollInterval: number;
   readonly retention: number;
   /** Renews the leases of all workers of this process. */
-  readonly renewLeases: (until: number) => void;
+  readonly renewLeases: (now: number) => void;
   /** Called when a task was given back, which another worker of this process may take. */
   readonly onGivenBack: () => void;
   readonly onClosed: (worker: SqliteWorker) => void;
 }
 
-/** So many tasks are taken, and so many finished ones removed, in one transaction. */
+/** So many finished tasks are removed in one transaction. */
 const batch = 100;
 
 /** How long an unknown task is left to workers of other processes before it is reported, and between looks, in ms. */
@@ -32,47 +40,60 @@ const unknownAfter = 1000;
 /** How long close() tries to write down how tasks ended, in ms. */
 const closeTimeout = 4500;
 
-export class SqliteWorker implements DriverWorker {
+export class SqliteWorker implements DriverWorker, TurnOwner {
+  readonly id = randomUUID();
+  readonly names: readonly string[];
   readonly #table: TaskTable;
+  readonly #leases: LeaseTable;
   readonly #commits: GroupCommit;
   readonly #runner: MessageRunner;
   readonly #settings: SqliteWorkerSettings;
-  readonly #names: readonly string[];
-  readonly #id = randomUUID();
-  readonly #turn: Write;
+  readonly #turn: Turn;
   /** Tasks whose end is not written down yet. */
   readonly #open = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined = undefined;
-  /** Leases are renewed this often, in ms. */
-  readonly #renewal: number;
   #renewedAt = 0;
-  /** By when leases had run out, as seen first. */
-  #expired: { readonly by: number; readonly seenAt: number } | undefined = undefined;
   #isRemoving = false;
   #looksForUnknownAt = 0;
   #isStopped = false;
   #isClosed = false;
   #givesUpAt = Number.POSITIVE_INFINITY;
 
-  constructor(table: TaskTable, commits: GroupCommit, runner: MessageRunner, settings: SqliteWorkerSettings) {
-    this.#table = table;
+  constructor(tables: SqliteTables, commits: GroupCommit, runner: MessageRunner, settings: SqliteWorkerSettings) {
+    this.names = runner.names;
+    this.#table = tables.tasks;
+    this.#leases = tables.leases;
     this.#commits = commits;
     this.#runner = runner;
     this.#settings = settings;
-    this.#names = runner.names;
-    this.#renewal = settings.lease / 3;
-    this.#turn = this.#makeTurn();
+    this.#turn = new Turn(this, this.#table, this.#leases, settings.lease);
     this.#setTimer(0);
+  }
+
+  get free(): number {
+    return this.#isStopped ? 0 : this.#runner.free;
+  }
+
+  get isRenewalDue(): boolean {
+    return this.#renewsIn() <= 0;
+  }
+
+  get isStopped(): boolean {
+    return this.#isStopped;
   }
 
   /** To be called when there may be something to take. */
   takeSoon(): void {
-    if (this.#free > 0) this.#commits.addLast(this.#turn);
+    if (this.free > 0) this.#commits.addLast(this.#turn);
+  }
+
+  renewAll(now: number): void {
+    this.#settings.renewLeases(now);
   }
 
   /** In a transaction of any worker of this process. */
-  renewLeases(until: number): void {
-    this.#table.renew(this.#id, until);
+  renewLeases(now: number): void {
+    this.#leases.renew(this.id, now, this.#settings.lease);
   }
 
   stop(): void {
@@ -87,16 +108,13 @@ export class SqliteWorker implements DriverWorker {
     this.#settings.onClosed(this);
   }
 
-  get #free(): number {
-    return this.#isStopped ? 0 : this.#runner.free;
-  }
-
   /** Looks for what other processes have enqueued or left behind, and after the leases. */
   readonly #tick = (): void => {
-    this.#setTimer(Math.min(this.#settings.pollInterval, this.#renewal));
+    const { lease, pollInterval } = this.#settings;
+    this.#setTimer(Math.min(pollInterval, lease.renewal));
     const now = wallClockTime();
     try {
-      if (this.#renewsIn() <= 0 || this.#table.isWorkWaiting(this.#free > 0 ? this.#names : [], now)) {
+      if (this.isRenewalDue || this.#leases.isAnyOverdue(now, lease) || this.#isWorkWaiting(now)) {
         this.#commits.addLast(this.#turn);
       } else {
         this.#setTimerTo(this.#table.nextDue());
@@ -110,73 +128,37 @@ export class SqliteWorker implements DriverWorker {
     }
   };
 
+  #isWorkWaiting(now: number): boolean {
+    return this.#table.isWorkWaiting(this.free > 0 ? this.names : [], now);
+  }
+
   #setTimer(delay: number): void {
     clearTimeout(this.#timer);
     if (!this.#isClosed) this.#timer = setTimeout(this.#tick, delay);
   }
 
   #setTimerTo(nextDue: number): void {
-    const due = this.#free > 0 ? nextDue - wallClockTime() : Number.POSITIVE_INFINITY;
-    const releasesIn = this.#expired === undefined ? Number.POSITIVE_INFINITY : this.#renewal;
+    const due = this.free > 0 ? nextDue - wallClockTime() : Number.POSITIVE_INFINITY;
+    const releasesIn = this.#turn.isAnySilent ? this.#settings.lease.renewal : Number.POSITIVE_INFINITY;
     this.#setTimer(Math.max(1, Math.min(this.#settings.pollInterval, this.#renewsIn(), releasesIn, due)));
   }
 
   #renewsIn(): number {
     if (this.#open.size === 0) return Number.POSITIVE_INFINITY;
-    return this.#renewedAt + this.#renewal - monotonicTime();
+    return this.#renewedAt + this.#settings.lease.renewal - monotonicTime();
   }
 
-  /**
-   * Renews the leases if that is due, then takes tasks for the free slots. In this order, and for all workers of this
-   * process: after the event loop was blocked, or the clock set, they shall not take from each other what runs here.
-   */
-  #makeTurn(): Write {
-    let renewed = false;
-    let lost: TaskInfo[] = [];
-    let taken: TakenTask[] = [];
-    let nextDue = 0;
-    return {
-      isDurable: false,
-      apply: () => {
-        const now = wallClockTime();
-        const until = now + 2 * this.#renewal;
-        renewed = this.#renewsIn() <= 0 || this.#table.isAnyExpired(now);
-        if (renewed) this.#settings.renewLeases(until);
-        this.#table.promote(now);
-        lost = this.#releaseDead(now);
-        const limit = Math.min(batch, this.#free);
-        taken = limit > 0 ? this.#table.take(this.#id, this.#names, limit, now, until) : [];
-        nextDue = this.#table.nextDue();
-      },
-      committed: () => {
-        if (renewed || this.#open.size === 0) this.#renewedAt = monotonicTime();
-        for (const info of lost) this.#runner.report(info, givenUpError(info.name));
-        for (const task of taken) this.#start(task);
-        if (taken.length === batch) this.takeSoon();
-        this.#setTimerTo(nextDue);
-      },
-      failed: (error) => {
-        if (isBusy(error)) return !this.#isStopped;
-        this.#runner.storeFailed(error); // The next tick tries again.
-        return false;
-      },
-    };
+  /** After a turn was committed. */
+  turned({ isRenewed, givenUp, taken, isMoreWaiting, nextDue }: TurnResult): void {
+    if (isRenewed || this.#open.size === 0) this.#renewedAt = monotonicTime();
+    for (const info of givenUp) this.#runner.report(info, givenUpError(info.name));
+    for (const task of taken) this.#start(task);
+    if (isMoreWaiting) this.takeSoon();
+    this.#setTimerTo(nextDue);
   }
 
-  /**
-   * The last third of a lease is not in the table: it begins when somebody sees that the rest has run out. Nobody can renew
-   * while the database is locked, or the machine sleeps; afterwards those that live do so before they are thought dead.
-   */
-  #releaseDead(now: number): TaskInfo[] {
-    if (!this.#table.isAnyExpired(now)) {
-      this.#expired = undefined;
-      return [];
-    }
-    this.#expired ??= { by: now, seenAt: monotonicTime() };
-    const { by, seenAt } = this.#expired;
-    if (monotonicTime() < seenAt + this.#renewal) return [];
-    this.#expired = undefined;
-    return this.#table.release(Math.min(by, now)); // The clock may have been set back.
+  turnFailed(error: unknown): void {
+    this.#runner.storeFailed(error);
   }
 
   #start(task: TakenTask): void {
@@ -228,17 +210,17 @@ export class SqliteWorker implements DriverWorker {
     switch (outcome.state) {
       case 'succeeded': {
         const result = serializeResult(outcome.result);
-        return () => this.#table.succeed(this.#id, task, result);
+        return () => this.#table.succeed(this.id, task, result);
       }
       case 'failed': {
-        if (retryIn !== undefined) return () => this.#table.retry(this.#id, task, retryIn);
+        if (retryIn !== undefined) return () => this.#table.retry(this.id, task, retryIn);
         const error = JSON.stringify(serializeError(outcome.error));
-        return () => this.#table.fail(this.#id, task, error);
+        return () => this.#table.fail(this.id, task, error);
       }
       case 'dropped':
-        return () => this.#table.giveBack(this.#id, task);
+        return () => this.#table.giveBack(this.id, task);
       case 'unused':
-        return () => this.#table.putBack(this.#id, task);
+        return () => this.#table.putBack(this.id, task);
     }
   }
 
@@ -248,7 +230,7 @@ export class SqliteWorker implements DriverWorker {
     const unknown = this.#table.unknown(
       (name) => this.#runner.isKnownHere(name),
       now - unknownAfter,
-      now - this.#settings.lease,
+      now - this.#settings.lease.stored,
     );
     for (const info of unknown) this.#runner.reportUnknown(info);
   }

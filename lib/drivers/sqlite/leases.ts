@@ -1,0 +1,102 @@
+// The leases in the table: until when a running task is its worker's, and what becomes of it afterwards.
+
+import { wallClockTime } from '../../clock.js';
+import { givenUpError, mostDeaths } from '../../engine/deaths.js';
+import { serializeError } from '../../engine/serialize.js';
+import type { TaskInfo } from '../../task/types.js';
+import { prepare, type SqliteDatabase } from './database.js';
+
+/** A lease that a worker has not renewed in time. */
+export interface OverdueLease {
+  readonly worker: string;
+  /** When it ends. */
+  readonly until: number;
+  /** How long leases of this worker are in the table, in ms. */
+  readonly stored: number;
+}
+
+/** At most so many leases are looked at, and so many tasks freed, in one transaction. */
+const batch = 1000;
+
+export class LeaseTable {
+  readonly #renew;
+  readonly #ends;
+  readonly #isAnyAhead;
+  readonly #overdue;
+  readonly #lost;
+  readonly #release;
+  readonly #giveUp;
+
+  constructor(database: SqliteDatabase) {
+    this.#renew = prepare(
+      database,
+      "UPDATE background_tasks SET lease_until = ?, lease = ? WHERE state = 'running' AND worker = ?",
+    );
+    this.#ends = prepare<{ first: number | null; last: number | null }>(
+      database,
+      `SELECT (SELECT min(lease_until) FROM background_tasks WHERE state = 'running') AS first,
+       (SELECT max(lease_until) FROM background_tasks WHERE state = 'running') AS last`,
+    );
+    // Workers of 0.1.0 do not store how long their leases are.
+    const isAhead = 'lease_until > $now + lease';
+    this.#isAnyAhead = prepare(
+      database,
+      `SELECT 1 FROM background_tasks WHERE state = 'running' AND ${isAhead} LIMIT 1`,
+    );
+    this.#overdue = prepare<OverdueLease>(
+      database,
+      `SELECT worker, lease_until AS until, max(coalesce(lease, $stored)) AS stored FROM background_tasks
+       WHERE state = 'running' AND (lease_until <= $now OR ${isAhead}) GROUP BY lease_until, worker LIMIT ${batch}`,
+    );
+    this.#lost = prepare<LostRow>(
+      database,
+      `SELECT seq, id, name, attempts, lost FROM background_tasks
+       WHERE state = 'running' AND lease_until = $until AND worker = $worker LIMIT ${batch}`,
+    );
+    const freed = 'lost = lost + 1, worker = NULL, lease_until = NULL, lease = NULL';
+    this.#release = prepare(database, `UPDATE background_tasks SET state = 'queued', ${freed} WHERE seq = ?`);
+    this.#giveUp = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'failed', error = ?, finished_at = ?, ${freed} WHERE seq = ?`,
+    );
+  }
+
+  renew(worker: string, now: number, { stored }: { readonly stored: number }): void {
+    this.#renew.run(now + stored, stored, worker);
+  }
+
+  /** `stored`: the length of the leases of this process. */
+  isAnyOverdue(now: number, { stored }: { readonly stored: number }): boolean {
+    const { first, last } = this.#ends.get() ?? {};
+    if (typeof first !== 'number' || typeof last !== 'number') return false;
+    // Only if a lease is longer than those of this process, or too far ahead, is it worth to look at each.
+    return first <= now || (last > now + stored && this.#isAnyAhead.get({ now }) !== undefined);
+  }
+
+  /** `stored`: the length of leases whose worker has not stored it. */
+  overdue(now: number, { stored }: { readonly stored: number }): OverdueLease[] {
+    return this.#overdue.all({ now, stored });
+  }
+
+  /** Makes the tasks of a dead worker ready to be taken again. Returns those that are given up instead. */
+  release({ worker, until }: OverdueLease): TaskInfo[] {
+    const givenUp: TaskInfo[] = [];
+    for (const { seq, id, name, attempts, lost } of this.#lost.all({ worker, until })) {
+      if (lost >= mostDeaths - 1) {
+        this.#giveUp.run(JSON.stringify(serializeError(givenUpError(name))), wallClockTime(), seq);
+        givenUp.push({ id, name, attempt: attempts });
+      } else {
+        this.#release.run(seq);
+      }
+    }
+    return givenUp;
+  }
+}
+
+interface LostRow {
+  readonly seq: number;
+  readonly id: string;
+  readonly name: string;
+  readonly attempts: number;
+  readonly lost: number;
+}

@@ -1,0 +1,96 @@
+// One transaction of a worker: it renews leases, frees what dead workers had taken, and takes tasks. In this order, and for all
+// workers of this process: after the event loop was blocked, or the clock set, they shall not take from each other what runs here.
+
+import { wallClockTime } from '../../clock.js';
+import type { TaskInfo } from '../../task/types.js';
+import type { Write } from './commits.js';
+import { isBusy } from './database.js';
+import { Grace, type Lease } from './lease.js';
+import type { LeaseTable } from './leases.js';
+import type { TakenTask, TaskTable } from './table.js';
+
+export interface TurnResult {
+  /** Whether the leases of this process were renewed. */
+  readonly isRenewed: boolean;
+  /** Failed: their workers died too often. */
+  readonly givenUp: readonly TaskInfo[];
+  readonly taken: readonly TakenTask[];
+  /** Whether there may be more than was taken. */
+  readonly isMoreWaiting: boolean;
+  /** When the next delayed task is due. */
+  readonly nextDue: number;
+}
+
+export interface TurnOwner {
+  readonly id: string;
+  readonly names: readonly string[];
+  /** How many tasks it can take. */
+  readonly free: number;
+  readonly isRenewalDue: boolean;
+  readonly isStopped: boolean;
+  /** Renews the leases of all workers of this process. */
+  renewAll(now: number): void;
+  turned(result: TurnResult): void;
+  turnFailed(error: unknown): void;
+}
+
+/** So many tasks are taken in one transaction. */
+const batch = 100;
+
+export class Turn implements Write {
+  readonly isDurable = false;
+  readonly #owner: TurnOwner;
+  readonly #tasks: TaskTable;
+  readonly #leases: LeaseTable;
+  readonly #lease: Lease;
+  readonly #grace = new Grace();
+  #result: TurnResult | undefined = undefined;
+
+  constructor(owner: TurnOwner, tasks: TaskTable, leases: LeaseTable, lease: Lease) {
+    this.#owner = owner;
+    this.#tasks = tasks;
+    this.#leases = leases;
+    this.#lease = lease;
+  }
+
+  /** Whether a worker is silent: then somebody has to look again when its grace is over. */
+  get isAnySilent(): boolean {
+    return this.#grace.isAny;
+  }
+
+  apply(): void {
+    const now = wallClockTime();
+    const isRenewed = this.#renew(now);
+    this.#tasks.promote(now);
+    const givenUp = this.#release(now);
+    const taken = this.#take(now);
+    this.#result = { isRenewed, givenUp, taken, isMoreWaiting: taken.length === batch, nextDue: this.#tasks.nextDue() };
+  }
+
+  committed(): void {
+    if (this.#result !== undefined) this.#owner.turned(this.#result);
+  }
+
+  failed(error: unknown): boolean {
+    if (isBusy(error)) return !this.#owner.isStopped;
+    this.#owner.turnFailed(error); // The next tick tries again.
+    return false;
+  }
+
+  #renew(now: number): boolean {
+    const isDue = this.#owner.isRenewalDue || this.#leases.isAnyOverdue(now, this.#lease);
+    if (isDue) this.#owner.renewAll(now);
+    return isDue;
+  }
+
+  #release(now: number): TaskInfo[] {
+    const overdue = this.#leases.isAnyOverdue(now, this.#lease) ? this.#leases.overdue(now, this.#lease) : [];
+    return this.#grace.endedOf(overdue, now).flatMap((lease) => this.#leases.release(lease));
+  }
+
+  #take(now: number): TakenTask[] {
+    const { id, names, free } = this.#owner;
+    const limit = Math.min(batch, free);
+    return limit > 0 ? this.#tasks.take(id, names, limit, now, this.#lease) : [];
+  }
+}
