@@ -32,7 +32,10 @@ export interface BackgroundTasksOptions {
   concurrency?: number | undefined;
   /** How many tasks may be added and not yet ended, over all responses. Past it `add` throws. Default Infinity. */
   maxPending?: number | undefined;
-  /** Given a promise of the end of a response's tasks, once per response that has any, so that a serverless host stays up. */
+  /**
+   * Given a promise of the end of a response's tasks, so that a serverless host stays up: at the first `add` of a response, and
+   * again for what is added once that promise has resolved.
+   */
   waitUntil?: ((work: Promise<void>) => void) | undefined;
   /** What `enqueue` hands over to. Default none: `enqueue` rejects with `ERR_NO_ENGINE`. */
   engine?: TaskEngine | undefined;

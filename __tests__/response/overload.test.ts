@@ -267,7 +267,7 @@ describe('promise 2: concurrency', () => {
     expect(order).toEqual(['over first', 'added first']);
   });
 
-  it('holds the slot for the whole list', async () => {
+  it('holds the slot for the whole list as it was when others began to wait', async () => {
     const { middleware, respond } = await serveTasks({ concurrency: 1 });
     const order: string[] = [];
     const first = gate(() => order.push('a1'));
@@ -275,8 +275,9 @@ describe('promise 2: concurrency', () => {
       tasks.add(first.run);
       tasks.add(() => {
         order.push('a2');
-        tasks.add(() => order.push('a3'));
+        tasks.add(() => order.push('behind b'));
       });
+      tasks.add(() => order.push('a3'));
     });
     await respond((tasks) => {
       tasks.add(() => order.push('b1'));
@@ -285,7 +286,7 @@ describe('promise 2: concurrency', () => {
     await first.begun.promise;
     first.released.resolve();
     await middleware.idle();
-    expect(order).toEqual(['a1', 'a2', 'a3', 'b1', 'b2']);
+    expect(order).toEqual(['a1', 'a2', 'a3', 'b1', 'b2', 'behind b']);
   });
 
   it('never runs more than so many at once', async () => {
@@ -370,6 +371,133 @@ describe('promise 2: concurrency', () => {
     first.released.resolve();
     expect(await last.finished).toEqual({ status: 'succeeded', value: 'ran' });
     await middleware.idle();
+  });
+
+  describe('gives way between two tasks', () => {
+    it('where a list goes on adding to itself', async () => {
+      const { middleware, respond } = await serveTasks({ concurrency: 1 });
+      const others: string[] = [];
+      const first = gate();
+      await respond((tasks) => {
+        const again = async (): Promise<void> => {
+          await setImmediate();
+          if (others.length < 3) tasks.add(again);
+        };
+        tasks.add(first.run);
+        tasks.add(again);
+      });
+      await first.begun.promise;
+      for (const name of ['a', 'b', 'c']) {
+        await respond((tasks) => {
+          tasks.add(() => others.push(`${name}1`));
+          tasks.add(() => others.push(`${name}2`));
+        });
+      }
+      first.released.resolve();
+      await middleware.idle();
+      expect(others).toEqual(['a1', 'a2', 'b1', 'b2', 'c1', 'c2']);
+    });
+
+    it('to those that waited already when a task was added, and to no others', async () => {
+      const { middleware, respond } = await serveTasks({ concurrency: 1 });
+      const order: string[] = [];
+      const push = (name: string): void => void order.push(name);
+      const gates = [gate(() => push('a1')), gate(() => push('a2')), gate(() => push('b1'))] as const;
+      const a = await respond((tasks) => {
+        tasks.add(gates[0].run);
+        tasks.add(gates[1].run);
+        return tasks;
+      });
+      await gates[0].begun.promise;
+      a.add(push, 'a3');
+      await respond((tasks) => {
+        tasks.add(gates[2].run);
+        tasks.add(push, 'b2');
+      });
+      a.add(push, 'a4');
+      a.add(push, 'a5');
+      gates[0].released.resolve();
+      await gates[1].begun.promise;
+      await respond((tasks) => tasks.add(push, 'c1'));
+      gates[1].released.resolve();
+      await gates[2].begun.promise;
+      a.add(push, 'a6');
+      gates[2].released.resolve();
+      await middleware.idle();
+      expect(order).toEqual(['a1', 'a2', 'a3', 'b1', 'b2', 'c1', 'a4', 'a5', 'a6']);
+    });
+
+    it('not while nobody waits any more', async () => {
+      const { middleware, respond } = await serveTasks({ concurrency: 2 });
+      const order: string[] = [];
+      const [first, second] = [gate(() => order.push('a1')), gate()];
+      const a = await respond((tasks) => {
+        tasks.add(first.run);
+        return tasks;
+      });
+      await first.begun.promise;
+      await respond((tasks) => tasks.add(second.run));
+      await second.begun.promise;
+      const waiting = await respond((tasks) => tasks.add(() => order.push('c1')));
+      a.add(() => order.push('a2'));
+      a.add(() => order.push('a3'));
+      second.released.resolve();
+      await waiting.finished;
+      const third = gate(() => order.push('d1'));
+      await respond((tasks) => tasks.add(third.run));
+      await third.begun.promise;
+      first.released.resolve();
+      await settle();
+      expect(order).toEqual(['a1', 'c1', 'd1', 'a2', 'a3']);
+      third.released.resolve();
+      await middleware.idle();
+    });
+
+    it('also where the task that comes behind the others was cancelled', async () => {
+      const { middleware, respond } = await serveTasks({ concurrency: 1 });
+      const order: string[] = [];
+      const first = gate();
+      const a = await respond((tasks) => {
+        tasks.add(first.run);
+        return tasks;
+      });
+      await first.begun.promise;
+      await respond((tasks) => tasks.add(() => order.push('b1')));
+      a.add(() => order.push('a2')).cancel();
+      a.add(() => order.push('a3'));
+      first.released.resolve();
+      await middleware.idle();
+      expect(order).toEqual(['b1', 'a3']);
+    });
+
+    it('counts as running no more than one response', async () => {
+      const { middleware, respond } = await serveTasks({ concurrency: 1 });
+      let running = 0;
+      let most = 0;
+      const work = async (): Promise<void> => {
+        most = Math.max(most, ++running);
+        await setImmediate();
+        running--;
+      };
+      const first = gate();
+      await respond((tasks) => tasks.add(first.run));
+      await first.begun.promise;
+      for (let response = 0; response < 5; response++) {
+        await respond((tasks) => {
+          const addTwo = async (): Promise<void> => {
+            await work();
+            tasks.add(work);
+            tasks.add(work);
+          };
+          tasks.add(addTwo);
+          tasks.add(addTwo);
+        });
+      }
+      first.released.resolve();
+      await middleware.idle();
+      expect(most).toBe(1);
+      expect(middleware.stats).toMatchObject({ pending: 0, running: 0, succeeded: 31 });
+    });
   });
 
   describe('frees the slot when the tasks have', () => {

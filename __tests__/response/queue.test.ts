@@ -22,6 +22,7 @@ describe('a queue', () => {
             expect(queue.shift()).toBe(model.shift());
           }
           expect(queue.isEmpty).toBe(model.length === 0);
+          expect(queue.first).toBe(model[0]);
         }
       }),
     );

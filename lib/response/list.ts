@@ -39,6 +39,10 @@ export interface ListRunner {
   enter(list: TaskList): void;
   /** Calls `advance()` when it is the list's turn. */
   queue(list: TaskList): void;
+  /** True while lists wait for a slot. */
+  readonly hasWaiting: boolean;
+  /** Lets the list wait for a slot behind those that do, and gives its own to the first of them. */
+  giveWay(list: TaskList): void;
   /** Gives the slot of a list that has ended to another one. */
   leave(list: TaskList): void;
   /** True once the event loop should get its turn. */
@@ -118,6 +122,8 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
   readonly #runner: ListRunner;
   #state: State;
   readonly #tasks = new Queue<AddedTask>();
+  /** The first task that was added while other lists waited for the slot that this one has: they come before it. */
+  #behindOthers: AddedTask | undefined = undefined;
   #outcome: ResponseOutcome | undefined;
   /** What `when` of the middleware said, once it was asked. */
   #answer: Answer | undefined = undefined;
@@ -141,6 +147,7 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
 
   /** Takes a task that the runner has admitted. */
   add(task: AddedTask): void {
+    if (this.#behindOthers === undefined && this.#runner.hasWaiting && hasSlot(this.#state)) this.#behindOthers = task;
     this.#tasks.push(task);
     this.#runner.added(this);
     if (this.#state.is === 'ended') this.#start();
@@ -217,7 +224,19 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
     const state = this.#state;
     if (state.is === 'stopping') this.#skip(this.#tasks.shift(), state.failure);
     else if (state.is === 'retrying') this.#tryAgain(state.run);
+    else if (this.#isTurnOver()) this.#giveWay();
     else this.#takeTask(this.#tasks.shift());
+  }
+
+  #isTurnOver(): boolean {
+    if (this.#behindOthers === undefined || this.#tasks.first !== this.#behindOthers) return false;
+    this.#behindOthers = undefined;
+    return this.#runner.hasWaiting;
+  }
+
+  #giveWay(): void {
+    this.#state = queued;
+    this.#runner.giveWay(this);
   }
 
   #takeTask(task: AddedTask | undefined): void {
@@ -339,6 +358,10 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
 
 function settingsOf({ options }: AddedTask, settings: TaskSettings): TaskSettings {
   return options === undefined ? settings : readTaskOptions(options, settings);
+}
+
+function hasSlot({ is }: State): boolean {
+  return is !== 'open' && is !== 'queued' && is !== 'ended';
 }
 
 function runOf(state: State): Run | undefined {

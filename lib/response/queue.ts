@@ -14,6 +14,10 @@ export class Queue<T extends Queueable<T>> {
     return this.#head === undefined;
   }
 
+  get first(): T | undefined {
+    return this.#head;
+  }
+
   push(value: T): void {
     if (this.#tail === undefined) this.#head = value;
     else this.#tail.next = value;

@@ -106,11 +106,24 @@ export class Runner implements ListRunner {
     }
   }
 
+  get hasWaiting(): boolean {
+    return !this.#waiting.isEmpty;
+  }
+
+  giveWay(list: TaskList): void {
+    this.#waiting.push(list);
+    this.#passSlot();
+  }
+
   leave(list: TaskList): void {
     this.#live.delete(list);
-    const waiting = this.#waiting.shift();
-    if (waiting === undefined) this.#freeSlots++;
-    else waiting.begin();
+    this.#passSlot();
+  }
+
+  #passSlot(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#freeSlots++;
+    else next.begin();
   }
 
   queue(list: TaskList): void {
