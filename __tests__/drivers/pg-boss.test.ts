@@ -193,6 +193,24 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     await expect(send(engine, { name: 'a', args: [] })).resolves.toHaveProperty('id');
   });
 
+  test('what enqueue has rejected while it waited for a connection is not stored later', async () => {
+    const busy = await startBoss({ ...store.config, max: 1 });
+    const own = closing(pgBoss(busy));
+    const { id } = await send(own, { name: 'a', args: [] });
+    const holder = new Client(database);
+    await holder.connect();
+    await holder.query('SELECT pg_advisory_lock(25)');
+    const held = busy.getDb().executeSql('SELECT pg_advisory_xact_lock(25)');
+    const rejected = [{}, { key: 'k' }].map((options) => failure(send(own, { name: 'a', args: [], ...options })));
+    for (const error of rejected) expect(await error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+    await holder.end();
+    await held;
+    const later = await send(own, { name: 'a', args: [], key: 'k' }); // It stands behind the others in the pool's queue.
+    await busy.stop();
+    const stored = await boss.findJobs(queue, {});
+    expect(stored.map((job) => job.id)).toEqual([id, later.id]);
+  }, 30_000);
+
   test('makes its queue anew where somebody has deleted it', async () => {
     const ran = new Notes<number>();
     const takes = task('a', ran.note);

@@ -62,6 +62,8 @@ export interface Output {
 }
 
 export interface Db {
+  /** Set by pg-boss on the pool that it makes itself, one of node-postgres. */
+  readonly _pgbdb?: boolean;
   executeSql(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
 }
 

@@ -49,10 +49,10 @@ class PgBossDriver implements EngineDriver {
     const { id, name, json, timeout, retries, delay = 0, priority = 0, key } = message;
     const data: StoredMessage = { name, args: json, timeout, retries, failed: 0, dropped: 0, unused: 0 };
     const singletonKey = key === undefined ? id : hash(key);
-    const options = { id, singletonKey, priority, startAfter: Math.ceil(delay) / 1000, group: { id: name } };
+    const db = unlessExpired(this.#boss.getDb(), expired);
+    const options = { id, singletonKey, priority, startAfter: Math.ceil(delay) / 1000, group: { id: name }, db };
     while (true) {
       const held = await this.#queue.use(async () => {
-        // What has been sent when the time is up may be stored all the same, although enqueue has rejected.
         expired.throwIfAborted();
         return (await this.#boss.send(queue, data, options)) ?? (await this.#holderOf(singletonKey));
       });
@@ -82,6 +82,18 @@ class PgBossDriver implements EngineDriver {
     const jobs = await this.#boss.findJobs(queue, { key, limit: 100_000, db: liveOnly(this.#boss.getDb()) });
     return jobs.findLast((job) => stateOf(job) === 'running' || stateOf(job) === 'queued')?.id;
   }
+}
+
+/**
+ * An insert that still waits for a connection of the pool when the time is up inserts nothing, since node-postgres asks these
+ * values for their text behind that wait. What has been sent by then may be stored, although enqueue has rejected. A `db` of
+ * the user's own may take no such values.
+ */
+function unlessExpired(db: Db, expired: AbortSignal): Db {
+  if (db._pgbdb !== true) return db;
+  const late = (value: unknown): unknown =>
+    typeof value === 'string' ? { toPostgres: () => (expired.aborted ? '[]' : value) } : value;
+  return { executeSql: (text, values) => db.executeSql(text, values?.map(late)) };
 }
 
 /**
