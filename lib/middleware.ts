@@ -1,7 +1,7 @@
 // backgroundTasks(): options in, middleware out.
 
-import { IncomingMessage } from 'node:http';
-import type { RequestHandler } from 'express';
+import { IncomingMessage, type ServerResponse } from 'node:http';
+import type { Request, RequestHandler, Response } from 'express';
 import { type CloseOptions, readCloseTimeout } from './close-options.js';
 import { isEngine, type TaskEngine } from './engine/engine.js';
 import { BackgroundTasksError } from './errors.js';
@@ -42,6 +42,8 @@ export interface BackgroundTasksOptions {
 }
 
 export interface BackgroundTasksMiddleware extends RequestHandler {
+  /** Outside of Express: for a server of `node:http`, and what takes middleware as Express does, such as `io.engine.use()`. */
+  (req: IncomingMessage, res: ServerResponse, next: () => void): void;
   /** Resolves when nothing is pending, nothing runs, and every report has been taken. For tests. */
   idle(): Promise<void>;
   /**
@@ -72,13 +74,15 @@ export function backgroundTasks(options: BackgroundTasksOptions = {}): Backgroun
   const settings = readOptions(options);
   const runner = new Runner(settings);
 
-  const middleware: RequestHandler = (req, res, next) => {
+  const handle = (req: Request, res: Response, next: () => void): void => {
     // Mounted twice, the first one's list stays. Its scope may have been lost in between.
     const tasks = ResponseTasks.of(res) ?? ResponseTasks.attach(settings, runner, req, res);
     if (res.locals === undefined) Object.assign(res, { locals: Object.create(null) }); // Express makes one, others do not.
     res.locals.backgroundTasks ??= tasks;
     runWithin(tasks.scope, next);
   };
+  // Outside of Express they have nothing of it, and nothing of it is used here. onError and subscribers get them as they are.
+  const middleware = handle as (req: IncomingMessage, res: ServerResponse, next: () => void) => void;
 
   const close = (closeOptions: CloseOptions = {}): Promise<CloseReport> => {
     try {

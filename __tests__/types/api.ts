@@ -1,6 +1,7 @@
 // What the types promise to users. Compiled, never run: each line compiles, or is marked as one that must not.
 // The project setups compile this file as well, against the packed types, with other versions of TypeScript and Express.
 
+import { createServer } from 'node:http';
 import express, { type Request, type Response } from 'express';
 import {
   after,
@@ -184,6 +185,9 @@ export async function theMiddleware(): Promise<void> {
   const report = await middleware.close({ timeout: 1000 });
   same<typeof report, CloseReport>();
   same<typeof report.abandoned, TaskInfo[]>();
+  createServer((req, res) => middleware(req, res, () => res.end()));
+  // @ts-expect-error: it calls on what follows.
+  createServer(middleware);
   // @ts-expect-error: counts are looked at, not changed.
   middleware.stats.failed = 0;
   // @ts-expect-error: an unknown option.

@@ -12,6 +12,8 @@ export function outcomeOf(req: IncomingMessage, res: ServerResponse): ResponseOu
       return res.writableEnded || res.destroyed ? describe(req, res, res.writableEnded) : undefined;
     case 'http2':
       return isWholeOverHttp2(req, res) ? describe(req, res, true) : brokenOff(req, res);
+    case 'none':
+      return brokenOff(req, res);
     case 'http1':
       // Node detaches the socket from a response that it has sent.
       return res.writableFinished ? describe(req, res, res.socket?.destroyed !== true) : brokenOff(req, res);
@@ -53,17 +55,23 @@ function isComplete(transport: Transport, req: IncomingMessage, res: ServerRespo
       return res[handedOver] ?? res.writableEnded;
     case 'http2':
       return isWholeOverHttp2(req, res);
+    case 'none':
+      return !req.socket.destroyed;
     case 'http1':
       return res[handedOver] ?? res.writableFinished;
   }
 }
 
-/** How a response travels. `memory`: test tools and adapters for serverless hosts have no connection for it. */
-type Transport = 'http1' | 'http2' | 'memory';
+/**
+ * How a response travels. `memory`: test tools and adapters for serverless hosts have no connection for it. `none`: where a
+ * connection becomes a WebSocket, engine.io gives to middleware what has neither a status nor an end. Its tasks run at once.
+ */
+type Transport = 'http1' | 'http2' | 'memory' | 'none';
 
 function transportOf(req: IncomingMessage, res: ServerResponse): Transport {
   if (!isStream(req.socket) || (res.socket && !isStream(res.socket))) return 'memory';
-  return req.httpVersionMajor === 2 ? 'http2' : 'http1';
+  if (req.httpVersionMajor === 2) return 'http2';
+  return typeof res.writableEnded === 'boolean' ? 'http1' : 'none';
 }
 
 function isStream(socket: Partial<Socket> | null | undefined): boolean {
@@ -79,7 +87,7 @@ function brokenOff(req: IncomingMessage, res: ServerResponse): ResponseOutcome |
   return req.socket.destroyed ? describe(req, res, false) : undefined;
 }
 
-function describe(req: IncomingMessage, { statusCode }: ServerResponse, completed: boolean): ResponseOutcome {
+function describe(req: IncomingMessage, { statusCode = 101 }: ServerResponse, completed: boolean): ResponseOutcome {
   const socket: Socket | undefined = req.socket;
   return completed || !socket?.errored ? { statusCode, completed } : { statusCode, completed, error: socket.errored };
 }

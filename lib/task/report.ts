@@ -139,7 +139,7 @@ function thrown(error: unknown): string {
   return isError(error) ? '' : `: it threw ${inspectShort(error)}`;
 }
 
-/** Without the query string, in which secrets travel. */
-function describeRequest(req: Request): string {
-  return `${req.method} ${req.originalUrl}`.replace(/\?.*/s, '');
+/** Without the query string, in which secrets travel. Outside of Express there is no `originalUrl`. */
+function describeRequest(req: Pick<Request, 'method' | 'url'> & Partial<Request>): string {
+  return `${req.method} ${req.originalUrl ?? req.url}`.replace(/\?.*/s, '');
 }
