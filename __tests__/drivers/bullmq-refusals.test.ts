@@ -7,7 +7,8 @@ import { type TaskEngine, task } from '../../lib/index.js';
 import { refusals, unavailable } from './fixtures/bullmq.js';
 import { type OwnServer, ownRedis } from './fixtures/own-server.js';
 import { send } from './fixtures/send.js';
-import { closing, eventually, failure, Notes } from './fixtures/watched.js';
+import { TcpProxy } from './fixtures/tcp-proxy.js';
+import { closing, eventually, failure, Notes, over, waitingTask } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
 describeWith({ server: ['Redis', 6379] }, 'bullmq, a database that Redis refuses', () => {
@@ -69,5 +70,76 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, a database that Redis refuses
     await eventually(() => send(engine, { name: 'a', args: ['after'] }));
     expect(await runs.first(2)).toEqual(['before', 'after']);
     await engine.close();
+  }, 60_000);
+});
+
+describeWith({ server: ['Redis', 6379] }, 'bullmq, behind an address that another Redis takes over', () => {
+  const proxy = new TcpProxy(0);
+  let servers: OwnServer[];
+  let admins: Redis[];
+
+  beforeEach(async () => {
+    servers = [await ownRedis(), await ownRedis()];
+    admins = [];
+    for (const server of servers) {
+      await server.start();
+      admins.push(new Redis(server.port));
+      await admins.at(-1)?.config('SET', 'repl-diskless-sync-delay', 0);
+    }
+    await proxy.start();
+    proxy.redirect(portOf(0));
+    await makeReplica(1, 0);
+  });
+
+  afterEach(async () => {
+    for (const admin of admins) admin.disconnect();
+    await proxy.stop();
+    await Promise.all(servers.map((server) => server.remove()));
+  });
+
+  function portOf(server: number): number {
+    return servers[server]?.port ?? 0;
+  }
+
+  async function makeReplica(server: number, master: number): Promise<void> {
+    const admin = admins[server];
+    await admin?.replicaof('127.0.0.1', portOf(master));
+    while (!(await admin?.info('replication'))?.includes('master_link_status:up')) await sleep(20);
+  }
+
+  test('the old one goes on as a replica: producers and workers, idle or not, leave it within 5 s', async () => {
+    const engine = closing(bullmq({ connection: { host: '127.0.0.1', port: proxy.port } }));
+    const { waits, started, end } = waitingTask('waits');
+    const runs = new Notes<unknown>();
+    const logger = { error: jest.fn() };
+    await engine.work([waits], { logger });
+    await engine.work([task('a', runs.note)], { logger });
+    const { id } = await send(engine, { name: 'waits', args: ['before'] });
+    await started.first(1);
+    await admins[1]?.replicaof('NO', 'ONE');
+    proxy.redirect(portOf(1));
+    await makeReplica(0, 1);
+    const start = Date.now();
+    end();
+    await eventually(() => send(engine, { name: 'a', args: ['after'] }));
+    expect(await runs.first(1)).toEqual(['after']);
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+    expect(Date.now() - start).toBeLessThan(5500); // Half a second for a busy machine.
+    expect(started.all).toEqual(['before']);
+    await engine.close();
+  }, 60_000);
+
+  test('its error says why while both are replicas, and a burst of refusals leaves no trace', async () => {
+    const warned = jest.fn();
+    process.on('warning', warned);
+    const engine = closing(bullmq({ connection: { host: '127.0.0.1', port: portOf(1) } }));
+    for (let count = 0; count < 3; count++) {
+      const refused = Array.from({ length: 100 }, () => failure(send(engine, { name: 'a', args: [] })));
+      for (const error of await Promise.all(refused)) expect(error).toMatchObject(unavailable('READONLY'));
+    }
+    await admins[1]?.replicaof('NO', 'ONE');
+    await eventually(() => send(engine, { name: 'a', args: [] }));
+    process.off('warning', warned);
+    expect(warned).not.toHaveBeenCalled();
   }, 60_000);
 });

@@ -2,17 +2,20 @@
 
 import { Redis, type RedisOptions } from 'ioredis';
 
-/** Never ready on another database than the one that it was told. */
+/** Never ready on another database than the one that it was told, and never content with a Redis that is no master any more. */
 export class Connection extends Redis {
   #trouble: Error | undefined = undefined;
   /** Why the open connection is not to be used. */
   #refusal: Error | undefined = undefined;
+  /** A connection that is to be replaced by the next one. */
+  #left: object | undefined = undefined;
 
   constructor(options: RedisOptions) {
     super({ ...options, lazyConnect: false, enableReadyCheck: true, replyMapping: 'legacy' });
+    this.options.reconnectOnError = (error) => this.#leaves(error) || (options.reconnectOnError?.(error) ?? false);
     // BullMQ makes the connection that blocks by it. As a method it would have to have ioredis' type, which no subclass can.
     Object.defineProperty(this, 'duplicate', {
-      value: (changed?: RedisOptions) => new Connection({ ...this.options, ...changed }),
+      value: (changed?: RedisOptions) => new Connection({ ...options, ...changed }),
       configurable: true, // A proxy of BullMQ's stands for it.
     });
     this.on('error', (error: Error) => this.#onError(error));
@@ -27,6 +30,13 @@ export class Connection extends Redis {
   /** Why Redis is out of reach, if it is. */
   get trouble(): Error | undefined {
     return this.#trouble;
+  }
+
+  /** Each of a thousand refused commands asks for the next connection. Once is enough, and does not pile up listeners. */
+  override disconnect(reconnect = false): void {
+    if (reconnect && this.#left === this.stream) return;
+    this.#left = this.stream;
+    super.disconnect(reconnect);
   }
 
   /** ioredis asks this of each new connection, and calls it ready after the answer. */
@@ -48,6 +58,16 @@ export class Connection extends Redis {
       if (this.#refusal === undefined) return text;
     }
     throw new Error('the database was refused'); // Redis' own reason may be one that ioredis overlooks.
+  }
+
+  /**
+   * An old master that has become a replica keeps its connections, and refuses all they ask for; at its address there may be
+   * another one. Returns 2 where the command is to be sent again over the next connection, 1 where it has failed.
+   */
+  #leaves(error: Error): 1 | 2 | false {
+    if (!/READONLY|MASTERDOWN|LOADING/.test(error.message)) return false;
+    this.emit('error', error);
+    return this.options.enableOfflineQueue ? 2 : 1;
   }
 
   /** Where SELECT is refused, ioredis would go on in database 0. */
