@@ -95,4 +95,59 @@ describeWith({ node: 22 }, 'on a clock that is set back, the SQLite engine', () 
     while ((await engine.get(id))?.state !== 'succeeded') await sleep(10);
     expect(await engine.get(id)).toMatchObject({ attempts: 1 });
   });
+
+  describe('lets a delay begin anew, not wait for the clock to catch up', () => {
+    it.each([
+      ['a delayed task', { delay: 300 }],
+      ['a task that is tried again', { retries: { limit: 1, minDelay: 300, maxDelay: 300, factor: 1, jitter: false } }],
+    ])('%s', async (_, options) => {
+      const engine = open();
+      let runs = 0;
+      const failsFirst = task('a', () => {
+        if ('retries' in options && ++runs === 1) throw new Error('not yet');
+      });
+      await engine.work([failsFirst]);
+      const { id } = await send(engine, { name: 'a', args: [], ...options });
+      if ('retries' in options) while (runs === 0) await sleep(1);
+      await sleep(50);
+      setClock(-anHour);
+      while ((await engine.get(id))?.state !== 'succeeded') await sleep(10);
+    });
+
+    it('a delay that is longer keeps its length', async () => {
+      const engine = open();
+      await engine.work([task('a', () => {})]);
+      const { id } = await send(engine, { name: 'a', args: [], delay: 2 * anHour });
+      setClock(-anHour);
+      const select = connect().prepare<[string], { run_at: number }>(
+        'SELECT run_at FROM background_tasks WHERE id = ?',
+      );
+      const dueIn = (): number => (select.get(id)?.run_at ?? 0) - Date.now();
+      while (dueIn() > 2 * anHour) await sleep(10);
+      expect(dueIn()).toBeGreaterThan(1.9 * anHour);
+    });
+  });
+
+  it('removes what is over once the retention has passed', async () => {
+    const engine = open({ retention: 300 });
+    await engine.work([task('a', () => {})]);
+    const { id } = await send(engine, { name: 'a', args: [] });
+    while ((await engine.get(id))?.state !== 'succeeded') await sleep(1);
+    setClock(-anHour);
+    while ((await engine.get(id)) !== undefined) await sleep(10);
+  });
+
+  it('reports a task that no worker knows, also where a worker that is gone has known it', async () => {
+    const gone = open();
+    await gone.work([task('of before', () => {})]);
+    const { id } = await send(gone, { name: 'of before', args: [] });
+    while ((await gone.get(id))?.state !== 'succeeded') await sleep(1);
+    await gone.close();
+    const engine = open({ lease: 300 });
+    for (const name of ['unknown', 'of before']) await send(engine, { name, args: [] });
+    setClock(-anHour);
+    const names = new Set<string>();
+    await engine.work([], { onError: (_error, context) => void names.add(context.task.name) });
+    while (names.size < 2) await sleep(10);
+  });
 });

@@ -15,6 +15,8 @@ import { leaseOf } from './lease.js';
 import { LeaseTable } from './leases.js';
 import { migrate } from './schema.js';
 import { type NewRow, rowOf, TaskTable } from './table.js';
+import { Upkeep, type UpkeepSettings } from './upkeep.js';
+import { UpkeepTable } from './upkeep-table.js';
 import { type SqliteTables, SqliteWorker, type SqliteWorkerSettings } from './worker.js';
 
 export type { SqliteDatabase, SqliteStatement } from './database.js';
@@ -102,7 +104,7 @@ const sevenDays = 7 * 24 * 60 * 60 * 1000;
 /** For how long a call waits for a database that is in use, in ms: less than the deadline, so that its reason is told. */
 const patience = 4000;
 
-type Settings = Pick<SqliteWorkerSettings, 'lease' | 'pollInterval' | 'retention'>;
+type Settings = Pick<SqliteWorkerSettings, 'lease' | 'pollInterval'> & Pick<UpkeepSettings, 'retention'>;
 
 class SqliteDriver implements EngineDriver {
   readonly name = 'sqlite';
@@ -111,6 +113,7 @@ class SqliteDriver implements EngineDriver {
   readonly #ownership: Ownership;
   readonly #tables: SqliteTables;
   readonly #commits: GroupCommit;
+  readonly #upkeep: Upkeep;
   readonly #workers = new Set<SqliteWorker>();
 
   constructor(database: SqliteDatabase, settings: Settings, ownership: Ownership) {
@@ -121,11 +124,20 @@ class SqliteDriver implements EngineDriver {
         for (const worker of this.#workers) worker.renewLeases(now);
       },
       onGivenBack: () => this.#takeSoon(),
-      onClosed: (worker) => this.#workers.delete(worker),
+      onClosed: (worker) => {
+        this.#workers.delete(worker);
+        if (this.#workers.size === 0) this.#upkeep.stop();
+      },
     };
     this.#ownership = ownership;
     this.#tables = { tasks: new TaskTable(database), leases: new LeaseTable(database) };
     this.#commits = new GroupCommit(database, (isDurable) => ownership.setDurable(isDurable));
+    this.#upkeep = new Upkeep(new UpkeepTable(database), this.#commits, {
+      lease: settings.lease.length,
+      pollInterval: settings.pollInterval,
+      retention: settings.retention,
+      runner: () => [...this.#workers].find(({ isStopped }) => !isStopped)?.runner,
+    });
   }
 
   /** In the application's open transaction, if there is one, whose end then decides about the task. */
@@ -142,6 +154,7 @@ class SqliteDriver implements EngineDriver {
     this.#checkOpen();
     const worker = new SqliteWorker(this.#tables, this.#commits, runner, this.#settings);
     this.#workers.add(worker);
+    this.#upkeep.start();
     return worker;
   }
 

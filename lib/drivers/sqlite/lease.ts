@@ -5,6 +5,7 @@ import type { OverdueLease } from './leases.js';
 
 /** The parts of a lease, in ms. */
 export interface Lease {
+  readonly length: number;
   /** Workers renew their leases this often. */
   readonly renewal: number;
   /** The part that the table holds: a lease ends so long after it was taken or renewed. */
@@ -12,7 +13,7 @@ export interface Lease {
 }
 
 export function leaseOf(length: number): Lease {
-  return { renewal: length / 3, stored: Math.ceil((2 * length) / 3) };
+  return { length, renewal: length / 3, stored: Math.ceil((2 * length) / 3) };
 }
 
 /**

@@ -4,7 +4,6 @@
 import { wallClockTime } from '../../clock.js';
 import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
-import type { TaskInfo } from '../../task/types.js';
 import { prepare, type SqliteDatabase } from './database.js';
 import type { Lease } from './lease.js';
 
@@ -26,18 +25,18 @@ export interface TakenTask {
 /** The arguments of {@link TaskTable.insert}: a message as text, made when it was enqueued. */
 export type NewRow = readonly unknown[];
 
-/** So many delayed tasks are made ready in one transaction, so many unknown ones of a name and finished ones looked at. */
+/** At most so many delayed tasks are made ready in one transaction. */
 const batch = 1000;
 
 export function rowOf(message: TaskMessage): NewRow {
   const { id, name, json, timeout = null, retries, delay = 0, priority = 0, key = null } = message;
   const now = wallClockTime();
   const runAt = Math.min(now + Math.ceil(delay), Number.MAX_SAFE_INTEGER);
-  const state = delay > 0 ? 'delayed' : 'queued';
+  const [state, delayedAt] = delay > 0 ? ['delayed', now] : ['queued', null];
   const backoff = retries === undefined ? null : JSON.stringify(retries);
   // In JSON any text differs from any other, also in UTF-8.
   const keyText = key === null ? null : JSON.stringify(key);
-  return [id, name, json, timeout, backoff, priority, keyText, state, runAt, now];
+  return [id, name, json, timeout, backoff, priority, keyText, state, runAt, delayedAt, now];
 }
 
 export class TaskTable {
@@ -55,19 +54,15 @@ export class TaskTable {
   readonly #putBack;
   readonly #nextDue;
   readonly #isQueued;
-  readonly #nextName;
-  readonly #worked;
-  readonly #ofName;
-  readonly #isFinished;
-  readonly #remove;
 
   constructor(database: SqliteDatabase) {
     const own = `worker = NULL, lease_until = NULL, lease = NULL
       WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'`;
     this.#insert = prepare(
       database,
-      `INSERT INTO background_tasks (id, name, args, timeout, retries, priority, key, state, run_at, enqueued_at)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO background_tasks
+       (id, name, args, timeout, retries, priority, key, state, run_at, delayed_at, enqueued_at)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (key) WHERE key IS NOT NULL AND finished_at IS NULL DO NOTHING`,
     );
     this.#findKey = prepare<{ id: string }>(
@@ -79,7 +74,7 @@ export class TaskTable {
     this.#findWithResult = prepare<Row>(database, `SELECT ${shown}, result FROM background_tasks WHERE id = ?`);
     this.#promote = prepare(
       database,
-      `UPDATE background_tasks SET state = 'queued' WHERE seq IN
+      `UPDATE background_tasks SET state = 'queued', delayed_at = NULL WHERE seq IN
        (SELECT seq FROM background_tasks WHERE state = 'delayed' AND run_at <= ? ORDER BY run_at LIMIT ${batch})`,
     );
     this.#select = prepare<Candidate>(
@@ -102,7 +97,7 @@ export class TaskTable {
     );
     this.#retry = prepare(
       database,
-      `UPDATE background_tasks SET state = 'delayed', failures = failures + 1, run_at = ?, ${own}`,
+      `UPDATE background_tasks SET state = 'delayed', failures = failures + 1, run_at = ?, delayed_at = ?, ${own}`,
     );
     this.#giveBack = prepare(database, `UPDATE background_tasks SET state = 'queued', ${own}`);
     this.#putBack = prepare(
@@ -115,26 +110,6 @@ export class TaskTable {
       "SELECT min(run_at) AS run_at FROM background_tasks WHERE state = 'delayed'",
     );
     this.#isQueued = prepare(database, "SELECT 1 FROM background_tasks WHERE state = 'queued' AND name = ? LIMIT 1");
-    this.#nextName = prepare<{ name: string | null }>(
-      database,
-      "SELECT min(name) AS name FROM background_tasks WHERE state = 'queued' AND name > ?",
-    );
-    this.#worked = prepare<{ name: string }>(
-      database,
-      `SELECT name FROM background_tasks WHERE state = 'running' UNION SELECT name FROM
-       (SELECT name FROM background_tasks WHERE finished_at > ? ORDER BY finished_at DESC LIMIT ${batch})`,
-    );
-    this.#ofName = prepare<TaskInfoRow>(
-      database,
-      `SELECT id, name, attempts FROM background_tasks WHERE state = 'queued' AND name = ? AND run_at <= ?
-       LIMIT ${batch}`,
-    );
-    this.#isFinished = prepare(database, 'SELECT 1 FROM background_tasks WHERE finished_at <= ? LIMIT 1');
-    this.#remove = prepare(
-      database,
-      `DELETE FROM background_tasks WHERE seq IN
-       (SELECT seq FROM background_tasks WHERE finished_at <= ? ORDER BY finished_at LIMIT ?)`,
-    );
   }
 
   /** Returns the id: where a live task has the same key, that one's. */
@@ -172,7 +147,8 @@ export class TaskTable {
   }
 
   retry(worker: string, { seq, attempts }: TakenTask, delay: number): boolean {
-    return this.#retry.run(wallClockTime() + Math.ceil(delay), seq, worker, attempts).changes === 1;
+    const now = wallClockTime();
+    return this.#retry.run(now + Math.ceil(delay), now, seq, worker, attempts).changes === 1;
   }
 
   giveBack(worker: string, { seq, attempts }: TakenTask): boolean {
@@ -192,26 +168,6 @@ export class TaskTable {
   /** Whether there is something to take for a worker that knows these names. */
   isWorkWaiting(names: readonly string[], now: number): boolean {
     return this.nextDue() <= now || names.some((name) => this.#isQueued.get(name) !== undefined);
-  }
-
-  /** Queued tasks, due by then, of names that are neither known nor worked since; of each name at most the first thousand. */
-  unknown(isKnown: (name: string) => boolean, dueBy: number, since: number): TaskInfo[] {
-    const names: string[] = [];
-    for (let name = this.#nextName.get('')?.name; typeof name === 'string'; name = this.#nextName.get(name)?.name) {
-      if (!isKnown(name)) names.push(name);
-    }
-    if (names.length === 0) return [];
-    const worked = new Set(this.#worked.all(since).map(({ name }) => name));
-    return names.filter((name) => !worked.has(name)).flatMap((name) => this.#ofName.all(name, dueBy).map(infoOf));
-  }
-
-  isAnyFinished(by: number): boolean {
-    return this.#isFinished.get(by) !== undefined;
-  }
-
-  /** Removes tasks that were over by then, at most `limit`. Returns how many. */
-  removeFinished(by: number, limit: number): number {
-    return this.#remove.run(by, limit).changes;
   }
 }
 
@@ -233,12 +189,6 @@ interface Candidate {
   readonly priority: number;
 }
 
-interface TaskInfoRow {
-  readonly id: string;
-  readonly name: string;
-  readonly attempts: number;
-}
-
 function recordOf(row: Row): TaskRecord {
   const record: TaskRecord = {
     id: row.id,
@@ -252,8 +202,4 @@ function recordOf(row: Row): TaskRecord {
   if (row.started_at !== null) record.startedAt = new Date(row.started_at);
   if (row.finished_at !== null) record.finishedAt = new Date(row.finished_at);
   return record;
-}
-
-function infoOf({ id, name, attempts }: TaskInfoRow): TaskInfo {
-  return { id, name, attempt: attempts };
 }

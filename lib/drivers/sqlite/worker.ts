@@ -7,7 +7,7 @@ import type { DriverWorker } from '../../engine/driver.js';
 import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { type Backoff, retryDelay } from '../../task/retry.js';
-import type { GroupCommit, Write } from './commits.js';
+import type { GroupCommit } from './commits.js';
 import { isBusy } from './database.js';
 import type { Lease } from './lease.js';
 import type { LeaseTable } from './leases.js';
@@ -23,7 +23,6 @@ export interface SqliteTables {
 export interface SqliteWorkerSettings {
   readonly lease: Lease;
   readonly pollInterval: number;
-  readonly retention: number;
   /** Renews the leases of all workers of this process. */
   readonly renewLeases: (now: number) => void;
   /** Called when a task was given back, which another worker of this process may take. */
@@ -31,30 +30,22 @@ export interface SqliteWorkerSettings {
   readonly onClosed: (worker: SqliteWorker) => void;
 }
 
-/** So many finished tasks are removed in one transaction. */
-const batch = 100;
-
-/** How long an unknown task is left to workers of other processes before it is reported, and between looks, in ms. */
-const unknownAfter = 1000;
-
 /** How long close() tries to write down how tasks ended, in ms. */
 const closeTimeout = 4500;
 
 export class SqliteWorker implements DriverWorker, TurnOwner {
   readonly id = randomUUID();
   readonly names: readonly string[];
+  readonly runner: MessageRunner;
   readonly #table: TaskTable;
   readonly #leases: LeaseTable;
   readonly #commits: GroupCommit;
-  readonly #runner: MessageRunner;
   readonly #settings: SqliteWorkerSettings;
   readonly #turn: Turn;
   /** Tasks whose end is not written down yet. */
   readonly #open = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined = undefined;
   #renewedAt = 0;
-  #isRemoving = false;
-  #looksForUnknownAt = 0;
   #isStopped = false;
   #isClosed = false;
   #givesUpAt = Number.POSITIVE_INFINITY;
@@ -64,14 +55,14 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     this.#table = tables.tasks;
     this.#leases = tables.leases;
     this.#commits = commits;
-    this.#runner = runner;
+    this.runner = runner;
     this.#settings = settings;
     this.#turn = new Turn(this, this.#table, this.#leases, settings.lease);
     this.#setTimer(0);
   }
 
   get free(): number {
-    return this.#isStopped ? 0 : this.#runner.free;
+    return this.#isStopped ? 0 : this.runner.free;
   }
 
   get isRenewalDue(): boolean {
@@ -119,11 +110,8 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
       } else {
         this.#setTimerTo(this.#table.nextDue());
       }
-      if (this.#isStopped) return;
-      if (!this.#isRemoving && this.#table.isAnyFinished(now - this.#settings.retention)) this.#removeFinished();
-      if (monotonicTime() >= this.#looksForUnknownAt) this.#reportUnknown(now);
     } catch (error) {
-      if (!isBusy(error)) this.#runner.storeFailed(error);
+      if (!isBusy(error)) this.runner.storeFailed(error);
       // The next tick looks again.
     }
   };
@@ -151,14 +139,14 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   /** After a turn was committed. */
   turned({ isRenewed, givenUp, taken, isMoreWaiting, nextDue }: TurnResult): void {
     if (isRenewed || this.#open.size === 0) this.#renewedAt = monotonicTime();
-    for (const info of givenUp) this.#runner.report(info, givenUpError(info.name));
+    for (const info of givenUp) this.runner.report(info, givenUpError(info.name));
     for (const task of taken) this.#start(task);
     if (isMoreWaiting) this.takeSoon();
     this.#setTimerTo(nextDue);
   }
 
   turnFailed(error: unknown): void {
-    this.#runner.storeFailed(error);
+    this.runner.storeFailed(error);
   }
 
   #start(task: TakenTask): void {
@@ -175,13 +163,13 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     if (!(await end)) return;
     if (outcome.state === 'dropped' || outcome.state === 'unused') this.#settings.onGivenBack();
     if (outcome.state !== 'failed' || retryIn !== undefined) return;
-    this.#runner.report({ id: task.id, name: task.name, attempt: task.attempts }, outcome.error);
+    this.runner.report({ id: task.id, name: task.name, attempt: task.attempts }, outcome.error);
   }
 
   async #attempt({ id, name, args, timeout, attempts }: TakenTask): Promise<AttemptOutcome> {
     try {
       const message = { id, name, args: JSON.parse(args), timeout: timeout ?? undefined, attempt: attempts };
-      return await this.#runner.run(message);
+      return await this.runner.run(message);
     } catch (error) {
       return { state: 'failed', error }; // Somebody else has changed the row.
     }
@@ -222,37 +210,6 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
       case 'unused':
         return () => this.#table.putBack(this.id, task);
     }
-  }
-
-  /** Not where a worker of another process runs tasks of that name: it is only busy. */
-  #reportUnknown(now: number): void {
-    this.#looksForUnknownAt = monotonicTime() + unknownAfter;
-    const unknown = this.#table.unknown(
-      (name) => this.#runner.isKnownHere(name),
-      now - unknownAfter,
-      now - this.#settings.lease.stored,
-    );
-    for (const info of unknown) this.#runner.reportUnknown(info);
-  }
-
-  #removeFinished(): void {
-    let count = 0;
-    const removal: Write = {
-      isDurable: false,
-      apply: () => {
-        count = this.#table.removeFinished(wallClockTime() - this.#settings.retention, batch);
-      },
-      committed: () => {
-        this.#isRemoving = count === batch && !this.#isStopped;
-        if (this.#isRemoving) this.#commits.add(removal);
-      },
-      failed: () => {
-        this.#isRemoving = false;
-        return false;
-      },
-    };
-    this.#isRemoving = true;
-    this.#commits.add(removal);
   }
 }
 

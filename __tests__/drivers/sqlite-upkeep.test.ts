@@ -1,0 +1,135 @@
+// What the SQLite engine does besides running tasks: it removes those that are over, and reports those that nobody knows.
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import Database from 'better-sqlite3';
+import { type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
+import { type OnError, type TaskEngine, task } from '../../lib/index.js';
+import { deferred } from '../fixtures/deferred.js';
+import { send } from './fixtures/send.js';
+import { describeWith } from './requirements.js';
+
+describeWith({ node: 22 }, 'upkeep of the SQLite engine', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tasks-upkeep-'));
+  const engines: TaskEngine[] = [];
+  const databases: Database.Database[] = [];
+  let files = 0;
+  let path = '';
+
+  beforeEach(() => {
+    path = join(directory, `${++files}.db`);
+  });
+
+  afterEach(async () => {
+    await Promise.all(engines.splice(0).map((engine) => engine.close()));
+    for (const database of databases.splice(0)) database.close();
+  });
+
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  function open(options: Partial<SqliteOptions> = {}): TaskEngine {
+    const engine = sqlite({ path, ...options } as SqliteOptions);
+    engines.push(engine);
+    return engine;
+  }
+
+  function connect(): Database.Database {
+    const database = new Database(path);
+    databases.push(database);
+    return database;
+  }
+
+  /** Enqueued some time ago, whose names `nameOf` makes of numbers. */
+  function putOld(count: number, nameOf: (index: number) => string): void {
+    const database = connect();
+    const insert = database.prepare(`INSERT INTO background_tasks (id, name, args, priority, state, run_at, enqueued_at)
+      VALUES (?, ?, '[]', ?, 'queued', 1, 1)`);
+    database.transaction(() => {
+      for (let index = 0; index < count; index++) insert.run(`id ${index}`, nameOf(index), index % 3);
+    })();
+  }
+
+  /** How often each task was reported, by id. */
+  function counting(): { onError: OnError; times: Map<string, number> } {
+    const times = new Map<string, number>();
+    const onError: OnError = (_error, { task: { id } }) => void times.set(id, (times.get(id) ?? 0) + 1);
+    return { onError, times };
+  }
+
+  it('is not held up by tasks that come more often than it looks', async () => {
+    const engine = open({ retention: 300 });
+    const { onError, times } = counting();
+    await engine.work([task('a', () => {})], { onError });
+    const over = await send(engine, { name: 'a', args: [] });
+    const unknown = await send(engine, { name: 'unknown', args: [] });
+    let isRemoved = false;
+    while (!isRemoved || times.size === 0) {
+      await Promise.all([send(engine, { name: 'a', args: [] }), sleep(50)]);
+      isRemoved = (await engine.get(over.id)) === undefined;
+    }
+    expect([...times]).toEqual([[unknown.id, 1]]);
+  });
+
+  it('reports each unknown task once, also 100,000 of them, and goes on to tell of new ones', async () => {
+    const engine = open({ pollInterval: 10 });
+    putOld(100_000, (index) => `unknown ${index % 12}`);
+    const { onError, times } = counting();
+    await engine.work([task('a', () => {})], { onError });
+    while (times.size < 100_000) await sleep(50);
+    const { id } = await send(engine, { name: 'unknown 7', args: [] });
+    while (!times.has(id)) await sleep(50);
+    expect([...times.values()].filter((count) => count !== 1)).toEqual([]);
+  }, 120_000);
+
+  it('reports each of many unknown names, and of several workers one does', async () => {
+    const engine = open({ pollInterval: 10 });
+    putOld(2000, (index) => `unknown ${index}`);
+    const { onError, times } = counting();
+    for (const name of ['a', 'b']) await engine.work([task(name, () => {})], { onError });
+    while (times.size < 2000) await sleep(20);
+    const { id } = await send(engine, { name: 'unknown 7', args: [] });
+    while (!times.has(id)) await sleep(20);
+    expect([...times.values()].filter((count) => count !== 1)).toEqual([]);
+  });
+
+  it('does not report a task again after another process has run others of its name', async () => {
+    const engine = open({ pollInterval: 10, lease: 600 });
+    const { onError, times } = counting();
+    await engine.work([task('a', () => {})], { onError });
+    const { id } = await send(engine, { name: 'b', args: [1] });
+    while (!times.has(id)) await sleep(20);
+
+    const ended = deferred();
+    const other = open({ pollInterval: 10, lease: 600 });
+    const worker = await other.work([task('b', () => ended.promise)], { concurrency: 1 });
+    while ((await engine.get(id))?.state !== 'running') await sleep(5);
+    const next = await send(engine, { name: 'b', args: [2] });
+    await sleep(2500); // Some walks see that the name is worked.
+    expect(times.has(next.id)).toBe(false);
+    await worker.close({ timeout: 0 });
+    await other.close();
+    while (!times.has(next.id)) await sleep(20);
+    await sleep(2500);
+    expect([...times]).toEqual([
+      [id, 1],
+      [next.id, 1],
+    ]);
+  });
+
+  it('goes on when one worker of several is closed', async () => {
+    const engine = open({ pollInterval: 10 });
+    const [first, second] = [counting(), counting()];
+    const worker = await engine.work([task('a', () => {})], { onError: first.onError });
+    await engine.work([task('b', () => {})], { onError: second.onError });
+    const one = await send(engine, { name: 'unknown', args: [] });
+    while (first.times.size === 0) await sleep(10);
+    await worker.close();
+    const two = await send(engine, { name: 'unknown', args: [] });
+    const three = await send(engine, { name: 'a', args: [] });
+    while (second.times.size < 2) await sleep(10);
+    expect([...first.times.keys()]).toEqual([one.id]);
+    expect([...second.times.keys()].sort()).toEqual([two.id, three.id].sort());
+  });
+});

@@ -1,0 +1,114 @@
+// What nobody waits for: tasks that are over for long, tasks that no worker knows, times of a clock that was set back.
+
+import type { TaskInfo } from '../../task/types.js';
+import { prepare, type SqliteDatabase } from './database.js';
+
+export interface QueuedTask extends TaskInfo {
+  readonly seq: number;
+  readonly runAt: number;
+}
+
+/** Where a walk through the tasks of a name goes on. */
+export interface Position {
+  readonly priority: number;
+  readonly seq: number;
+}
+
+/** At most this many rows per statement. */
+const batch = 1000;
+
+/** Clocks are set right by a little now and then, in ms. */
+const jitter = 1000;
+
+export class UpkeepTable {
+  readonly #isFinished;
+  readonly #remove;
+  readonly #latest;
+  readonly #repairDelayed;
+  readonly #repairFinished;
+  readonly #nextName;
+  readonly #nextPriority;
+  readonly #queued;
+  readonly #worked;
+
+  constructor(database: SqliteDatabase) {
+    this.#isFinished = prepare(database, 'SELECT 1 FROM background_tasks WHERE finished_at <= ? LIMIT 1');
+    this.#remove = prepare(
+      database,
+      `DELETE FROM background_tasks WHERE seq IN
+       (SELECT seq FROM background_tasks WHERE finished_at <= ? ORDER BY finished_at LIMIT ?)`,
+    );
+    this.#latest = prepare<{ finished: number | null; delayed: number | null }>(
+      database,
+      `SELECT (SELECT max(finished_at) FROM background_tasks WHERE finished_at IS NOT NULL) AS finished,
+       (SELECT max(delayed_at) FROM background_tasks WHERE state = 'delayed') AS delayed`,
+    );
+    this.#repairDelayed = prepare(
+      database,
+      `UPDATE background_tasks SET run_at = $now + run_at - delayed_at, delayed_at = $now WHERE seq IN
+       (SELECT seq FROM background_tasks WHERE state = 'delayed' AND delayed_at > $now LIMIT ${batch})`,
+    );
+    this.#repairFinished = prepare(
+      database,
+      `UPDATE background_tasks SET finished_at = $now WHERE seq IN
+       (SELECT seq FROM background_tasks WHERE finished_at > $now LIMIT ${batch})`,
+    );
+    this.#nextName = prepare<{ name: string | null }>(
+      database,
+      "SELECT min(name) AS name FROM background_tasks WHERE state = 'queued' AND name > ?",
+    );
+    this.#nextPriority = prepare<{ priority: number | null }>(
+      database,
+      "SELECT max(priority) AS priority FROM background_tasks WHERE state = 'queued' AND name = ? AND priority < ?",
+    );
+    this.#queued = prepare<QueuedTask>(
+      database,
+      `SELECT seq, id, name, attempts AS attempt, run_at AS runAt FROM background_tasks
+       WHERE state = 'queued' AND name = ? AND priority = ? AND seq > ? ORDER BY seq LIMIT ?`,
+    );
+    this.#worked = prepare<{ name: string }>(
+      database,
+      `SELECT name FROM background_tasks WHERE state = 'running' UNION SELECT name FROM
+       (SELECT name FROM background_tasks WHERE finished_at > ? ORDER BY finished_at DESC LIMIT ${batch})`,
+    );
+  }
+
+  isAnyFinished(by: number): boolean {
+    return this.#isFinished.get(by) !== undefined;
+  }
+
+  /** Removes tasks that were over by then, at most `limit`. Returns how many. */
+  removeFinished(by: number, limit: number): number {
+    return this.#remove.run(by, limit).changes;
+  }
+
+  /** Whether something has happened in the future: then the clock was set back. */
+  isAnyAhead(now: number): boolean {
+    const { finished, delayed } = this.#latest.get() ?? {};
+    return Math.max(finished ?? 0, delayed ?? 0) > now + jitter;
+  }
+
+  /** What has happened in the future happens now: a delay begins anew, and so does the time that a task is kept. */
+  repairClock(now: number): void {
+    this.#repairDelayed.run({ now });
+    this.#repairFinished.run({ now });
+  }
+
+  nextName(after: string): string | undefined {
+    return this.#nextName.get(after)?.name ?? undefined;
+  }
+
+  /** The ready tasks of a name behind a position, not past the next priority. */
+  queued(name: string, { priority, seq }: Position, limit: number): QueuedTask[] {
+    return this.#queued.all(name, priority, seq, limit);
+  }
+
+  nextPriority(name: string, below: number): number | undefined {
+    return this.#nextPriority.get(name, below)?.priority ?? undefined;
+  }
+
+  /** Names of tasks that run, wherever, or did since then. */
+  worked(since: number): Set<string> {
+    return new Set(this.#worked.all(since).map(({ name }) => name));
+  }
+}
