@@ -10,7 +10,8 @@ import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { isObject } from '../../foreign-value.js';
-import { type Boss, type Db, day, queue, type StoredJob, type StoredMessage, TaskQueue } from './boss.js';
+import { type Boss, type Db, day, queue, type StoredMessage, TaskQueue } from './boss.js';
+import { JobTable } from './table.js';
 import { PgBossWorker } from './worker.js';
 
 /**
@@ -37,10 +38,12 @@ class PgBossDriver implements EngineDriver {
   readonly name = 'pg-boss';
   readonly #boss: Boss;
   readonly #queue: TaskQueue;
+  readonly #table: JobTable;
 
   constructor(boss: Boss) {
     this.#boss = boss;
     this.#queue = new TaskQueue(boss);
+    this.#table = new JobTable(boss);
     listenForErrors(boss);
   }
 
@@ -54,7 +57,7 @@ class PgBossDriver implements EngineDriver {
     while (true) {
       const held = await this.#queue.use(async () => {
         expired.throwIfAborted();
-        return (await this.#boss.send(queue, data, options)) ?? (await this.#holderOf(singletonKey));
+        return (await this.#boss.send(queue, data, options)) ?? (await this.#table.holderOf(singletonKey));
       });
       if (held !== undefined) return held;
       await sleep(10); // It has ended in between.
@@ -69,19 +72,12 @@ class PgBossDriver implements EngineDriver {
     return new PgBossWorker(this.#boss, this.#queue, runner);
   }
 
-  async find(id: string): Promise<TaskRecord | undefined> {
-    const [job] = await this.#queue.use(() => this.#boss.findJobs(queue, { id }));
-    return job && recordOf(job);
+  async find(id: string, { result }: { readonly result: boolean }): Promise<TaskRecord | undefined> {
+    return this.#queue.use(() => this.#table.find(id, result));
   }
 
   /** The instance is the user's. */
   close(): void {}
-
-  /** The live task with this key. */
-  async #holderOf(key: string): Promise<string | undefined> {
-    const jobs = await this.#boss.findJobs(queue, { key, limit: 100_000, db: liveOnly(this.#boss.getDb()) });
-    return jobs.findLast((job) => stateOf(job) === 'running' || stateOf(job) === 'queued')?.id;
-  }
 }
 
 /**
@@ -94,21 +90,6 @@ function unlessExpired(db: Db, expired: AbortSignal): Db {
   const late = (value: unknown): unknown =>
     typeof value === 'string' ? { toPostgres: () => (expired.aborted ? '[]' : value) } : value;
   return { executeSql: (text, values) => db.executeSql(text, values?.map(late)) };
-}
-
-/**
- * pg-boss can narrow a search to what waits, but not to what is live, and would read all that has ended in a week. Over this
- * it reads one row, by the index that keeps the keys apart. Should it word the search otherwise, nothing is narrowed.
- */
-function liveOnly(db: Db): Db {
-  const condition = "policy = 'exclusive' AND state <= 'active' AND COALESCE(singleton_key, '') = $2";
-  return {
-    executeSql: (text, values) =>
-      db.executeSql(
-        text.replace('WHERE name = $1', (start) => `${start} AND ${condition}`),
-        values,
-      ),
-  };
 }
 
 /** What pg-boss or PostgreSQL cannot hold. */
@@ -136,32 +117,3 @@ function listenForErrors(boss: Boss): void {
 
 /** Of any text, what PostgreSQL can hold and index. */
 const hash = (key: string): string => createHash('sha256').update(JSON.stringify(key)).digest('base64url');
-
-function stateOf({ state, output }: StoredJob): TaskRecord['state'] {
-  switch (state) {
-    case 'created':
-    case 'retry':
-      return 'queued';
-    case 'active':
-      return 'running';
-    case 'completed':
-      return output?.error === undefined ? 'succeeded' : 'failed';
-    default:
-      return 'failed';
-  }
-}
-
-function recordOf(job: StoredJob): TaskRecord {
-  const { id, startedOn, completedOn, output, retryCount, createdOn } = job;
-  const { name = 'unknown', unused = 0 }: Partial<StoredMessage> = job.data ?? {}; // Somebody else may have made it.
-  const attempts = startedOn === null ? 0 : retryCount + 1 - unused;
-  const record: TaskRecord = { id, name, state: stateOf(job), attempts, enqueuedAt: new Date(createdOn) };
-  if (startedOn !== null && attempts > 0) record.startedAt = new Date(startedOn);
-  if (completedOn !== null) record.finishedAt = new Date(completedOn);
-  if (record.state === 'succeeded' && output?.result !== undefined) record.result = JSON.parse(output.result);
-  if (record.state === 'failed' && output?.error !== undefined) {
-    record.error = JSON.parse(output.error);
-    record.attempts = output.attempts ?? attempts;
-  }
-  return record;
-}
