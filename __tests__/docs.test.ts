@@ -209,6 +209,15 @@ describe('README.md', () => {
   });
 });
 
+describe('docs/production.md', () => {
+  it('stops its server as the example does, which the tests of the shutdown run', () => {
+    const [server] =
+      read('example/stoppable-server.ts').match(/(?<= {2}const server = createServer\().*?(?=^ {2}\}\);)/ms) ?? [];
+    expect(server).toContain('writeHead');
+    expect(blockWith('docs/production.md', 'closeWithGrace')).toContain(server?.replace(/^ {2}/gm, ''));
+  });
+});
+
 describe('docs/errors.md', () => {
   const codes = read('lib/errors.ts').match(/(?<=\| ')ERR_\w+(?=')/g) ?? [];
 

@@ -1,13 +1,12 @@
 // Serves the example until it is told to stop, and then stops in the right order: no answered request loses its tasks.
 
-import { once } from 'node:events';
 import { mkdtempSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import closeWithGrace from 'close-with-grace';
 import { makeApp } from './app.js';
 import { openEngine } from './engine.js';
+import { createStoppableServer, stopServer } from './stoppable-server.js';
 import { analyseUpload } from './uploads.js';
 
 const { PORT = '3000', LOG_FILE: logFile = join(mkdtempSync(join(tmpdir(), 'background-tasks-')), 'log.txt') } =
@@ -19,20 +18,13 @@ async function main(): Promise<void> {
   const { app, tasks } = makeApp(logFile, { ...(engine && { engine }) });
   const worker = await engine?.work([analyseUpload]);
 
-  const server = createServer((req, res) => {
-    // While the server stops, each connection ends with the answer under way: close() leaves the busy ones open.
-    if (!server.listening) res.setHeader('Connection', 'close');
-    res.once('close', () => {
-      if (!server.listening) req.socket.end();
-    });
-    app(req, res);
-  });
+  const server = createStoppableServer(app);
 
   // Longer than what it waits for: 5 s for the requests, 10 s for the tasks after them, 10 s for those of the worker.
   closeWithGrace({ delay: 26_000 }, async ({ signal, err }) => {
     if (err !== undefined) console.error(err);
     console.log(`${signal ?? 'Error'}: letting the requests and their tasks end`);
-    await stop(server, 5_000);
+    await stopServer(server, 5_000);
     const { succeeded, failed, abandoned } = await tasks.close({ timeout: 10_000 });
     await worker?.close({ timeout: 10_000 });
     await engine?.close();
@@ -46,15 +38,6 @@ async function main(): Promise<void> {
 ${engine === undefined ? notifications(url) + noUploads : notifications(url) + uploads(url)}
   kill -TERM ${process.pid}    # or Ctrl+C: stops when the tasks have ended`);
   });
-}
-
-/** Stops listening and lets the requests end. After `limit` ms those that have not are cut off. */
-async function stop(server: Server, limit: number): Promise<void> {
-  server.close();
-  server.closeIdleConnections();
-  const timer = setTimeout(() => server.closeAllConnections(), limit);
-  await once(server, 'close');
-  clearTimeout(timer);
 }
 
 const notifications = (url: string): string => `
