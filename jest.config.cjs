@@ -1,3 +1,5 @@
+const { availableParallelism } = require('node:os');
+
 /** @type {import('jest').Config} */
 module.exports = {
   testEnvironment: 'node',
@@ -12,6 +14,9 @@ module.exports = {
     '^express-background-tasks/engine$': '<rootDir>/lib/engine',
     '^express-background-tasks/(.*)$': '<rootDir>/lib/drivers/$1',
   },
+  // The suites of the engines wait for servers and leases most of the time.
+  maxWorkers: availableParallelism() + 6,
+  testSequencer: '<rootDir>/scripts/jest-longest-first.cjs',
   testTimeout: 30_000, // For a machine with other work: no test comes near it.
   // The engines need what not every machine has: the conformance suite covers them where it runs.
   collectCoverageFrom: ['lib/**/*.ts', '!lib/drivers/**', '!lib/engine/**'],

@@ -1,0 +1,31 @@
+// The order of the test files: what waits for servers, leases and compilers begins first, so that the rest runs meanwhile.
+// Jest knows how long a file takes from its last run only, and a fresh clone has none.
+
+const { default: Sequencer } = require('@jest/test-sequencer');
+
+const longest = [
+  'pg-boss-conformance',
+  'project-setups',
+  'bullmq-outages',
+  'pg-boss-outages',
+  'pg-boss',
+  'sqlite',
+  'bullmq-conformance',
+  'celery-workers',
+  'celery-rabbitmq-node',
+  'celery-rabbitmq-outages',
+  'celery-redis-outages',
+  'types',
+  'docs',
+];
+
+module.exports = class LongestFirst extends Sequencer {
+  sort(tests) {
+    return super.sort(tests).sort((a, b) => rank(a.path) - rank(b.path));
+  }
+};
+
+function rank(path) {
+  const index = longest.findIndex((name) => path.endsWith(`/${name}.test.ts`));
+  return index === -1 ? longest.length : index;
+}
