@@ -7,7 +7,8 @@ import { isEngine, type TaskEngine } from './engine/engine.js';
 import { BackgroundTasksError } from './errors.js';
 import { type Checks, checkOptions, isBoolean, isFunction, isLimit } from './options.js';
 import { ResponseTasks } from './response/background-tasks.js';
-import { type CloseReport, Runner, type Stats } from './response/runner.js';
+import type { CloseReport } from './response/closing.js';
+import { Runner, type Stats } from './response/runner.js';
 import type { Settings } from './response/settings.js';
 import { attemptChecks, readTaskOptions } from './task/options.js';
 import { isLogger, type Logger, type OnError, Reporter } from './task/report.js';
@@ -44,13 +45,16 @@ export interface BackgroundTasksOptions {
 export interface BackgroundTasksMiddleware extends RequestHandler {
   /** Outside of Express: for a server of `node:http`, and what takes middleware as Express does, such as `io.engine.use()`. */
   (req: IncomingMessage, res: ServerResponse, next: () => void): void;
-  /** Resolves when nothing is pending, nothing runs, and every report has been taken. For tests. */
+  /**
+   * Resolves when nothing is pending, nothing runs, and every report has been taken. For tests. In a task it waits neither for
+   * that task nor for those that cannot begin before it has ended.
+   */
   idle(): Promise<void>;
   /**
    * Lets pending and running tasks end, also those of responses still being sent; tasks can be added meanwhile. At the
    * timeout the signals of running tasks are aborted, and they and all pending ones are given up and reported as
    * `ERR_TASK_ABANDONED`. From the end on `add` throws `ERR_TASKS_CLOSED`. Later calls return the promise of the first one, and
-   * the shortest of their timeouts counts.
+   * the shortest of their timeouts counts. In a task, or in `onError`, it does not wait for that.
    *
    * Rejects with BackgroundTasksError `ERR_INVALID_OPTION` for bad options.
    */

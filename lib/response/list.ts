@@ -128,6 +128,8 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
   /** What `when` of the middleware said, once it was asked. */
   #answer: Answer | undefined = undefined;
   readonly keepAlive: KeepAlive | undefined;
+  /** How many of its tasks are pending or running. */
+  unfinished = 0;
 
   constructor(
     runner: ListRunner,
@@ -149,6 +151,7 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
   add(task: AddedTask): void {
     if (this.#behindOthers === undefined && this.#runner.hasWaiting && hasSlot(this.#state)) this.#behindOthers = task;
     this.#tasks.push(task);
+    this.unfinished++;
     this.#runner.added(this);
     if (this.#state.is === 'ended') this.#start();
     void this.keepAlive?.begin((error) => {
@@ -194,12 +197,16 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
     }
   }
 
+  isRunning(attempt: Attempt): boolean {
+    return this.#state.is === 'running' && this.#state.attempt === attempt;
+  }
+
   /** Gives up its tasks, one whenever the next one is asked for. */
-  *abandon(reason: string): Generator<TaskInfo | undefined, void, void> {
+  *abandon(reason: string, isSpared: (attempt: Attempt) => boolean): Generator<TaskInfo | undefined, void, void> {
     for (; this.#state.is === 'stopping'; yield) this.#step();
     if (this.#state.is === 'backing off') this.#retry(this.#state.run, this.#state.timer);
     const run = runOf(this.#state);
-    if (run !== undefined) {
+    if (run !== undefined && !isSpared(run.attempt)) {
       const info = this.#abandonRun(run, reason);
       if (this.#state === run) this.#runner.queue(this); // No attempt will resume it any more.
       this.#state = ready;
@@ -344,6 +351,7 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
   /** The only way in which a task ends. Returns its call, in whose context a failure is reported. */
   #settle(task: AddedTask, status: TaskOutcome['status'], result?: unknown): Call {
     const was = task.status === 'running' ? 'running' : 'pending';
+    this.unfinished--;
     const call = task.settle(status, result);
     this.#runner.ended(was, status);
     void this.keepAlive?.release();

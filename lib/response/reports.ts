@@ -1,8 +1,9 @@
 // Tells onError or the logger how tasks failed, and counts the reports on which they still work.
 
 import type { Request, Response } from 'express';
+import type { Surroundings } from '../task/attempt.js';
 import type { Reporter } from '../task/report.js';
-import type { Scope } from '../task/scope.js';
+import type { Scope, TaskAdder, TaskEnqueuer } from '../task/scope.js';
 import type { TaskInfo } from '../task/types.js';
 import type { Call } from './added-task.js';
 import type { KeepAlive } from './keep-alive.js';
@@ -19,7 +20,7 @@ export interface FailedList {
   /** Absent where the response is gone. */
   readonly req: Request | undefined;
   readonly res: Response | undefined;
-  readonly scope: Scope;
+  readonly scope: Surroundings;
   readonly keepAlive: KeepAlive | undefined;
 }
 
@@ -39,8 +40,10 @@ export class Reports {
   report(list: FailedList, { task, error, call }: Failure): void {
     const { req, res } = list;
     const context = { task, ...(req && { req }), ...(res && { res }) };
-    const pending = call.outside(list.scope, () => this.#reporter.report(error, context));
-    if (pending !== undefined) void this.#follow(list, pending);
+    const here = new ReportScope(this, list.scope);
+    const pending = call.outside(here, () => this.#reporter.report(error, context));
+    if (pending === undefined) here.isOpen = false;
+    else void this.#follow(list, pending, here);
   }
 
   /** For what is no task's failure. */
@@ -61,9 +64,26 @@ export class Reports {
     this.#onEnd();
   }
 
-  async #follow(list: FailedList, pending: Promise<void>): Promise<void> {
+  async #follow(list: FailedList, pending: Promise<void>, here?: ReportScope): Promise<void> {
     this.begin(list);
     await pending;
+    if (here !== undefined) here.isOpen = false;
     this.end(list);
+  }
+}
+
+/** Where onError, or the logger, runs. */
+export class ReportScope implements Scope {
+  readonly task = undefined;
+  readonly response: TaskAdder | undefined;
+  readonly enqueuer: TaskEnqueuer | undefined;
+  isOpen = true;
+
+  constructor(
+    readonly reports: Reports,
+    { response, enqueuer }: Surroundings,
+  ) {
+    this.response = response;
+    this.enqueuer = enqueuer;
   }
 }

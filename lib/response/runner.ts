@@ -1,13 +1,17 @@
 // Who goes when: slots, time slices, and the waiting of idle() and close(). What happens to one response's tasks is the list's part.
 
-import { clearTimeout, monotonicTime, setImmediate, setTimeout } from '../clock.js';
+import { monotonicTime, setImmediate } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
-import type { TaskInfo, TaskOutcome } from '../task/types.js';
+import { Attempt } from '../task/attempt.js';
+import { type Scope, scope } from '../task/scope.js';
+import type { TaskOutcome } from '../task/types.js';
+import { type Closable, type CloseReport, Closing } from './closing.js';
 import { LinkedSet } from './linked-set.js';
 import type { ListRunner, TaskList } from './list.js';
 import { Queue } from './queue.js';
-import { Reports } from './reports.js';
+import { ReportScope, Reports } from './reports.js';
 import type { Settings } from './settings.js';
+import { type Caller, Waiters } from './waiters.js';
 
 /** Counts of tasks: the first two of this moment, the others since the start. */
 export interface Stats {
@@ -20,22 +24,15 @@ export interface Stats {
   abandoned: number;
 }
 
-/** What `close()` resolves with, counted from its call on. */
-export interface CloseReport {
-  succeeded: number;
-  failed: number;
-  /** The tasks that had not ended at the timeout. */
-  abandoned: TaskInfo[];
-}
-
 /** After this many ms of tasks the event loop gets its turn. */
 const timeSlice = 5;
 
-export class Runner implements ListRunner {
+export class Runner implements ListRunner, Closable {
   readonly settings: Settings;
   readonly reports: Reports;
+  readonly waiters = new Waiters(this);
   /** Lists with tasks that have not ended: what close() gives up at its timeout. */
-  readonly #live = new LinkedSet<TaskList>();
+  readonly live = new LinkedSet<TaskList>();
   /** Lists that go on as soon as the time slice allows. */
   readonly #ready = new Queue<TaskList>();
   /** Lists that wait for one of the `concurrency` slots. */
@@ -44,27 +41,23 @@ export class Runner implements ListRunner {
   #freeSlots: number;
   #isPumpScheduled = false;
   #sliceEnd = 0;
-  #idleListeners: (() => void)[] = [];
-  #isIdleCheckScheduled = false;
   isClosed = false;
-  #closing: Promise<CloseReport> | undefined = undefined;
-  #endClosing: (() => void) | undefined = undefined;
-  #closeTimer: NodeJS.Timeout | undefined = undefined;
-  /** When the timer is due. */
-  #closeTimeout = Number.POSITIVE_INFINITY;
-  /** From the timeout of `close()` on: gives up one task after the other. */
-  #givingUp: Iterator<TaskInfo | undefined> | undefined = undefined;
-  /** What `close()` has given up. */
-  readonly #abandoned: TaskInfo[] = [];
+  #closing: Closing | undefined = undefined;
+  /** From the timeout of close() on, until all that was left is given up. */
+  #givingUp: Iterator<unknown> | undefined = undefined;
 
   constructor(settings: Settings) {
     this.settings = settings;
-    this.reports = new Reports(settings.reporter, () => this.#checkIdle());
+    this.reports = new Reports(settings.reporter, () => this.waiters.check());
     this.#freeSlots = settings.concurrency;
   }
 
   get stats(): Stats {
     return { ...this.#stats };
+  }
+
+  get unfinished(): number {
+    return this.#stats.pending + this.#stats.running;
   }
 
   /** Throws where no task can be accepted. */
@@ -73,7 +66,7 @@ export class Runner implements ListRunner {
       throw new BackgroundTasksError('ERR_TASKS_CLOSED', 'add(): the background tasks are closed, after close()');
     }
     const { maxPending } = this.settings;
-    if (this.#stats.pending + this.#stats.running >= maxPending) {
+    if (this.unfinished >= maxPending) {
       throw new BackgroundTasksError(
         'ERR_TASKS_OVERLOADED',
         `add(): ${maxPending} tasks have not ended yet (maxPending)`,
@@ -83,7 +76,7 @@ export class Runner implements ListRunner {
 
   added(list: TaskList): void {
     this.#stats.pending++;
-    this.#live.add(list);
+    this.live.add(list);
   }
 
   began(): void {
@@ -94,7 +87,7 @@ export class Runner implements ListRunner {
   ended(was: 'pending' | 'running', status: TaskOutcome['status']): void {
     this.#stats[was]--;
     this.#stats[status]++;
-    this.#checkIdle();
+    this.waiters.check();
   }
 
   enter(list: TaskList): void {
@@ -116,7 +109,7 @@ export class Runner implements ListRunner {
   }
 
   leave(list: TaskList): void {
-    this.#live.delete(list);
+    this.live.delete(list);
     this.#passSlot();
   }
 
@@ -136,48 +129,34 @@ export class Runner implements ListRunner {
   }
 
   idle(): Promise<void> {
+    const caller = this.#caller();
     return new Promise((resolve) => {
-      this.#whenIdle(resolve);
+      this.waiters.wait(caller === undefined ? 'all' : 'free', resolve);
     });
   }
 
-  /** Called again, it returns the same promise, and the shortest of the timeouts counts. */
   close(timeout: number): Promise<CloseReport> {
-    this.#closing ??= this.#startClosing();
-    this.#giveUpAfter(timeout);
-    return this.#closing;
+    this.#closing ??= new Closing(this);
+    return this.#closing.call(timeout, this.#caller());
   }
 
-  #startClosing(): Promise<CloseReport> {
-    const { succeeded, failed } = this.#stats;
-    return new Promise((resolve) => {
-      this.#endClosing = () => {
-        this.isClosed = true;
-        clearTimeout(this.#closeTimer);
-        resolve({
-          succeeded: this.#stats.succeeded - succeeded,
-          failed: this.#stats.failed - failed,
-          abandoned: this.#abandoned,
-        });
-      };
-      this.#whenIdle(this.#endClosing);
-    });
+  /** The task or the report of this runner that the calling code belongs to. */
+  #caller(): Caller | undefined {
+    const caller = this.#findCaller(scope.getStore());
+    if (caller !== undefined) this.waiters.addCaller(caller);
+    return caller;
   }
 
-  #giveUpAfter(timeout: number): void {
-    const end = monotonicTime() + timeout;
-    if (this.isClosed || end >= this.#closeTimeout) return;
-    this.#closeTimeout = end;
-    clearTimeout(this.#closeTimer);
-    this.#closeTimer = setTimeout(() => {
-      this.isClosed = true;
-      this.#givingUp = this.#giveUp(`it had not ended when close() reached its timeout of ${timeout} ms`);
-      this.#runSlice();
-    }, timeout);
+  #findCaller(here: Scope | undefined): Caller | undefined {
+    if (here instanceof ReportScope) return here.reports === this.reports && here.isOpen ? { report: here } : undefined;
+    if (!(here instanceof Attempt)) return undefined;
+    const list = this.live.toArray().find((each) => each.isRunning(here));
+    return list && { attempt: here, list };
   }
 
-  *#giveUp(reason: string): Generator<TaskInfo | undefined, void, void> {
-    for (const list of this.#live.toArray()) yield* list.abandon(reason);
+  giveUp(steps: Iterator<unknown>): void {
+    this.#givingUp = steps;
+    this.#runSlice();
   }
 
   #schedulePump(): void {
@@ -210,37 +189,10 @@ export class Runner implements ListRunner {
     }
   }
 
-  /** In which no list goes on. */
-  #continueGivingUp(givingUp: Iterator<TaskInfo | undefined>): void {
-    do {
-      const { done, value } = givingUp.next();
-      if (value !== undefined) this.#abandoned.push(value);
-      if (done === true) {
-        this.#givingUp = undefined;
-        this.#endClosing?.();
-        return;
-      }
-    } while (!this.#isTimeUp());
-  }
-  #whenIdle(listener: () => void): void {
-    this.#idleListeners.push(listener);
-    this.#checkIdle();
-  }
-
-  /** In the next turn, so that what follows in the turn of a task's end is waited for, such as an `add` behind `finished`. */
-  #checkIdle(): void {
-    if (this.#idleListeners.length === 0 || this.#isIdleCheckScheduled || this.#isBusy) return;
-    this.#isIdleCheckScheduled = true;
-    setImmediate(() => {
-      this.#isIdleCheckScheduled = false;
-      if (this.#isBusy) return;
-      const listeners = this.#idleListeners;
-      this.#idleListeners = [];
-      for (const listener of listeners) listener();
-    });
-  }
-
-  get #isBusy(): boolean {
-    return this.#stats.pending + this.#stats.running + this.reports.open > 0;
+  #continueGivingUp(givingUp: Iterator<unknown>): void {
+    let isDone = false;
+    do isDone = givingUp.next().done === true;
+    while (!isDone && !this.#isTimeUp());
+    if (isDone) this.#givingUp = undefined;
   }
 }

@@ -1,0 +1,117 @@
+// close(): it waits for the end of the tasks until its timeout, and then gives up those that are left.
+
+import { clearTimeout, monotonicTime, setTimeout } from '../clock.js';
+import type { Attempt } from '../task/attempt.js';
+import type { TaskInfo } from '../task/types.js';
+import type { LinkedSet } from './linked-set.js';
+import type { TaskList } from './list.js';
+import type { Caller, Waiters } from './waiters.js';
+
+/** What `close()` resolves with, counted from its call on. */
+export interface CloseReport {
+  succeeded: number;
+  failed: number;
+  /** The tasks that had not ended at the timeout. */
+  abandoned: TaskInfo[];
+}
+
+/** What there is to close. */
+export interface Closable {
+  isClosed: boolean;
+  readonly stats: { readonly succeeded: number; readonly failed: number };
+  readonly waiters: Waiters;
+  /** Lists with tasks that have not ended. */
+  readonly live: LinkedSet<TaskList>;
+  /** Takes one step after the other, by time slices, in which nothing else goes on. */
+  giveUp(steps: Iterator<unknown>): void;
+}
+
+export class Closing {
+  readonly #closable: Closable;
+  readonly #before: { readonly succeeded: number; readonly failed: number };
+  readonly #abandoned: TaskInfo[] = [];
+  /** Calls in a task or in onError. They do not wait for that, so they have a promise of their own. */
+  readonly #inside = new Calls();
+  readonly #outside = new Calls();
+  #timer: NodeJS.Timeout | undefined = undefined;
+  /** When the timer is due. */
+  #due = Number.POSITIVE_INFINITY;
+
+  /** At the first call of close(). */
+  constructor(closable: Closable) {
+    this.#closable = closable;
+    this.#before = closable.stats;
+  }
+
+  /** Each call returns the same promise, and the shortest of the timeouts counts. */
+  call(timeout: number, caller: Caller | undefined): Promise<CloseReport> {
+    const calls = caller === undefined ? this.#outside : this.#inside;
+    if (calls.state === 'none') {
+      calls.state = 'waiting';
+      this.#closable.waiters.wait(caller === undefined ? 'all' : 'others', () => this.#end(calls));
+    }
+    if (calls.state === 'waiting') this.#giveUpAfter(timeout);
+    return calls.promise;
+  }
+
+  #giveUpAfter(timeout: number): void {
+    const due = monotonicTime() + timeout;
+    if (due >= this.#due) return;
+    this.#stopTimer();
+    this.#due = due;
+    this.#timer = setTimeout(() => {
+      this.#stopTimer();
+      this.#closable.isClosed = true;
+      this.#closable.giveUp(this.#giveUp(`it had not ended when close() reached its timeout of ${timeout} ms`));
+    }, timeout);
+  }
+
+  #stopTimer(): void {
+    clearTimeout(this.#timer);
+    this.#due = Number.POSITIVE_INFINITY;
+  }
+
+  /** Spares the tasks that called close(), unless somebody else waits for them. */
+  *#giveUp(reason: string): Generator<undefined, void, void> {
+    const { live, waiters } = this.#closable;
+    const isOutside = this.#outside.state === 'waiting';
+    const isSpared = (attempt: Attempt): boolean => !isOutside && waiters.isCaller(attempt);
+    for (const list of live.toArray()) {
+      for (const info of list.abandon(reason, isSpared)) {
+        if (info !== undefined) this.#abandoned.push(info);
+        yield;
+      }
+    }
+    this.#end(this.#inside);
+    if (isOutside) this.#end(this.#outside);
+  }
+
+  #end(calls: Calls): void {
+    if (calls.state !== 'waiting') return;
+    const { stats } = this.#closable;
+    this.#closable.isClosed = true;
+    calls.end({
+      succeeded: stats.succeeded - this.#before.succeeded,
+      failed: stats.failed - this.#before.failed,
+      abandoned: [...this.#abandoned],
+    });
+    if (this.#inside.state !== 'waiting' && this.#outside.state !== 'waiting') this.#stopTimer();
+  }
+}
+
+class Calls {
+  state: 'none' | 'waiting' | 'over' = 'none';
+  readonly promise: Promise<CloseReport>;
+  #resolve: (report: CloseReport) => void = () => {};
+
+  constructor() {
+    this.promise = new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+  }
+
+  end(report: CloseReport): void {
+    this.state = 'over';
+    this.#resolve(report);
+  }
+}
