@@ -881,30 +881,6 @@ describeWith({ node: 22 }, 'sqlite', () => {
       expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
     });
 
-    it('a task whose workers died five times has failed: it may be what kills them', async () => {
-      const path = newPath();
-      const engine = open({ path, lease: 30, pollInterval: 10 });
-      const { id } = await send(engine, { name: 'a', args: [], key: 'k' });
-      const database = connect(path);
-      const errors: unknown[] = [];
-      const onError = (error: unknown, context: object): void => void errors.push({ error, context });
-      for (let deaths = 1; deaths <= 5; deaths++) {
-        database.exec(die);
-        const worker = await engine.work([], { onError });
-        await reaches(engine, id, ({ state }) => state !== 'running');
-        await worker.close();
-        expect(await engine.get(id)).toMatchObject({ state: deaths < 5 ? 'queued' : 'failed', attempts: deaths });
-      }
-      const message = 'task "a" was given up: its worker died while it ran, 5 times';
-      expect(await engine.get(id)).toMatchObject({ error: { name: 'BackgroundTasksError', message } });
-      expect(errors).toEqual([
-        {
-          error: expect.objectContaining({ code: 'ERR_TASK_ABANDONED', message }),
-          context: { task: { id, name: 'a', attempt: 5 } },
-        },
-      ]);
-    });
-
     it('a lost worker does not use up the retries', async () => {
       const path = newPath();
       const engine = open({ path, lease: 30, pollInterval: 1_000_000 });

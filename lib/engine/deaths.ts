@@ -20,8 +20,8 @@ export function isGivenUp(timesAlone: number): boolean {
   return timesAlone >= mostDeathsAlone;
 }
 
-/** The error of a task that is given up. */
-export function givenUpError(name: string): BackgroundTasksError {
-  const reason = `its worker died while it ran, ${mostDeaths} times`;
-  return new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${name}" was given up: ${reason}`);
+/** The error of a task that is given up. `timesAlone`: how many of its workers died while it ran alone, where that is known. */
+export function givenUpError(name: string, timesAlone?: number): BackgroundTasksError {
+  const deaths = timesAlone === undefined ? `while it ran, ${mostDeaths}` : `while it ran alone, ${timesAlone}`;
+  return new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${name}" was given up: its worker died ${deaths} times`);
 }

@@ -123,7 +123,7 @@ class SqliteDriver implements EngineDriver {
       renewLeases: (now) => {
         for (const worker of this.#workers) worker.renewLeases(now);
       },
-      onGivenBack: () => this.#takeSoon(),
+      onTakeable: () => this.#takeSoon(),
       onClosed: (worker) => {
         this.#workers.delete(worker);
         if (this.#workers.size === 0) this.#upkeep.stop();

@@ -1,7 +1,6 @@
 // For how long a silent worker is thought alive, and when that time is over.
 
 import { monotonicTime } from '../../clock.js';
-import type { OverdueLease } from './leases.js';
 
 /** The parts of a lease, in ms. */
 export interface Lease {
@@ -14,6 +13,15 @@ export interface Lease {
 
 export function leaseOf(length: number): Lease {
   return { length, renewal: length / 3, stored: Math.ceil((2 * length) / 3) };
+}
+
+/** A lease that a worker has not renewed in time. */
+export interface OverdueLease {
+  readonly worker: string;
+  /** When it ends. */
+  readonly until: number;
+  /** How long leases of this worker are in the table, in ms. */
+  readonly stored: number;
 }
 
 /**

@@ -1,18 +1,18 @@
 // The leases in the table: until when a running task is its worker's, and what becomes of it afterwards.
 
 import { wallClockTime } from '../../clock.js';
-import { givenUpError, mostDeaths } from '../../engine/deaths.js';
+import { givenUpError, isGivenUp } from '../../engine/deaths.js';
 import { serializeError } from '../../engine/serialize.js';
+import type { BackgroundTasksError } from '../../errors.js';
 import type { TaskInfo } from '../../task/types.js';
 import { prepare, type SqliteDatabase } from './database.js';
+import type { OverdueLease } from './lease.js';
+import { attemptOf } from './table.js';
 
-/** A lease that a worker has not renewed in time. */
-export interface OverdueLease {
-  readonly worker: string;
-  /** When it ends. */
-  readonly until: number;
-  /** How long leases of this worker are in the table, in ms. */
-  readonly stored: number;
+/** Its workers died too often. */
+export interface GivenUpTask {
+  readonly info: TaskInfo;
+  readonly error: BackgroundTasksError;
 }
 
 /** At most so many leases are looked at, and so many tasks freed, in one transaction. */
@@ -50,7 +50,7 @@ export class LeaseTable {
     );
     this.#lost = prepare<LostRow>(
       database,
-      `SELECT seq, id, name, attempts, lost FROM background_tasks
+      `SELECT seq, id, name, attempts, times_alone AS timesAlone FROM background_tasks
        WHERE state = 'running' AND lease_until = $until AND worker = $worker LIMIT ${batch}`,
     );
     const freed = 'lost = lost + 1, worker = NULL, lease_until = NULL, lease = NULL';
@@ -79,12 +79,13 @@ export class LeaseTable {
   }
 
   /** Makes the tasks of a dead worker ready to be taken again. Returns those that are given up instead. */
-  release({ worker, until }: OverdueLease): TaskInfo[] {
-    const givenUp: TaskInfo[] = [];
-    for (const { seq, id, name, attempts, lost } of this.#lost.all({ worker, until })) {
-      if (lost >= mostDeaths - 1) {
-        this.#giveUp.run(JSON.stringify(serializeError(givenUpError(name))), wallClockTime(), seq);
-        givenUp.push({ id, name, attempt: attempts });
+  release({ worker, until }: OverdueLease): GivenUpTask[] {
+    const givenUp: GivenUpTask[] = [];
+    for (const { seq, timesAlone, ...task } of this.#lost.all({ worker, until })) {
+      if (isGivenUp(timesAlone)) {
+        const error = givenUpError(task.name, timesAlone);
+        this.#giveUp.run(JSON.stringify(serializeError(error)), wallClockTime(), seq);
+        givenUp.push({ info: { id: task.id, name: task.name, attempt: attemptOf(task) }, error });
       } else {
         this.#release.run(seq);
       }
@@ -98,5 +99,5 @@ interface LostRow {
   readonly id: string;
   readonly name: string;
   readonly attempts: number;
-  readonly lost: number;
+  readonly timesAlone: number;
 }

@@ -2,6 +2,7 @@
 // which transaction, is decided elsewhere.
 
 import { wallClockTime } from '../../clock.js';
+import { isSuspect } from '../../engine/deaths.js';
 import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import { prepare, type SqliteDatabase } from './database.js';
@@ -17,9 +18,34 @@ export interface TakenTask {
   readonly timeout: number | null;
   /** JSON. */
   readonly retries: string | null;
-  /** With the worker's id the token of the lease: who takes the task anew counts one more. */
   readonly attempts: number;
   readonly failures: number;
+  readonly lost: number;
+}
+
+/** Who takes tasks, and for how long they are its own. */
+export interface Taker {
+  readonly worker: string;
+  readonly names: readonly string[];
+  readonly limit: number;
+  /** Whether it runs nothing. */
+  readonly isIdle: boolean;
+  readonly now: number;
+  readonly lease: Lease;
+}
+
+/**
+ * Which attempt of a task this is, from 1. What the columns count:
+ *
+ * | column | counts | one more | back |
+ * |---|---|---|---|
+ * | `attempts` | attempts, whatever became of them | when the task is taken | by 1 where it was not begun |
+ * | `failures` | failed attempts, which `retries` limits | when a failure is stored | |
+ * | `lost` | deaths of workers that had taken the task | when a lease is over | to 0 by a failure, which a worker lived to tell |
+ * | `times_alone` | attempts that began alone, and whose worker has died since | when one begins | as `lost`, and by 1 when it is given back |
+ */
+export function attemptOf({ attempts }: { readonly attempts: number }): number {
+  return attempts;
 }
 
 /** The arguments of {@link TaskTable.insert}: a message as text, made when it was enqueued. */
@@ -50,12 +76,14 @@ export class TaskTable {
   readonly #succeed;
   readonly #fail;
   readonly #retry;
+  readonly #beginAlone;
   readonly #giveBack;
   readonly #putBack;
   readonly #nextDue;
   readonly #isQueued;
 
   constructor(database: SqliteDatabase) {
+    // The worker and the count of attempts are the token of the lease: whoever takes the task anew counts one more.
     const own = `worker = NULL, lease_until = NULL, lease = NULL
       WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'`;
     this.#insert = prepare(
@@ -79,13 +107,13 @@ export class TaskTable {
     );
     this.#select = prepare<Candidate>(
       database,
-      `SELECT seq, priority FROM background_tasks WHERE state = 'queued' AND name = ?
+      `SELECT seq, priority, lost FROM background_tasks WHERE state = 'queued' AND name = ?
        ORDER BY priority DESC, seq LIMIT ?`,
     );
     this.#take = prepare<TakenTask>(
       database,
       `UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = ?, lease_until = ?, lease = ?,
-       started_at = ? WHERE seq = ? RETURNING seq, id, name, args, timeout, retries, attempts, failures`,
+       started_at = ? WHERE seq = ? RETURNING seq, id, name, args, timeout, retries, attempts, failures, lost`,
     );
     this.#succeed = prepare(
       database,
@@ -97,9 +125,18 @@ export class TaskTable {
     );
     this.#retry = prepare(
       database,
-      `UPDATE background_tasks SET state = 'delayed', failures = failures + 1, run_at = ?, delayed_at = ?, ${own}`,
+      `UPDATE background_tasks SET state = 'delayed', failures = failures + 1, lost = 0, times_alone = 0, run_at = ?,
+       delayed_at = ?, ${own}`,
     );
-    this.#giveBack = prepare(database, `UPDATE background_tasks SET state = 'queued', ${own}`);
+    this.#beginAlone = prepare(
+      database,
+      `UPDATE background_tasks SET times_alone = times_alone + 1
+       WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'`,
+    );
+    this.#giveBack = prepare(
+      database,
+      `UPDATE background_tasks SET state = 'queued', times_alone = times_alone - ?, ${own}`,
+    );
     this.#putBack = prepare(
       database,
       `UPDATE background_tasks SET state = 'queued', attempts = attempts - 1,
@@ -129,14 +166,28 @@ export class TaskTable {
     this.#promote.run(now);
   }
 
-  /** Takes the first of the queued tasks with these names. */
-  take(worker: string, names: readonly string[], limit: number, now: number, { stored }: Lease): TakenTask[] {
+  /** Takes the first of the queued tasks with these names. A suspect is taken alone, and holds up those behind it till then. */
+  take({ worker, names, limit, isIdle, now, lease: { stored } }: Taker): TakenTask[] {
+    const taken: TakenTask[] = [];
+    for (const { seq, lost } of this.#candidates(names, limit)) {
+      if (isSuspect(lost) && (!isIdle || taken.length > 0)) break;
+      taken.push(...this.#take.all(worker, now + stored, stored, now, seq));
+      if (isSuspect(lost)) break;
+    }
+    return taken;
+  }
+
+  #candidates(names: readonly string[], limit: number): Candidate[] {
     const candidates = names.flatMap((name) => this.#select.all(name, limit));
     if (names.length > 1) candidates.sort((a, b) => b.priority - a.priority || a.seq - b.seq);
-    return candidates.slice(0, limit).flatMap(({ seq }) => this.#take.all(worker, now + stored, stored, now, seq));
+    return candidates.slice(0, limit);
   }
 
   // Each of these returns false where the lease was lost meanwhile: the task is somebody else's now, and so is its end.
+
+  beginAlone(worker: string, { seq, attempts }: TakenTask): boolean {
+    return this.#beginAlone.run(seq, worker, attempts).changes === 1;
+  }
 
   succeed(worker: string, { seq, attempts }: TakenTask, result: string | undefined): boolean {
     return this.#succeed.run(result ?? null, wallClockTime(), seq, worker, attempts).changes === 1;
@@ -151,8 +202,9 @@ export class TaskTable {
     return this.#retry.run(now + Math.ceil(delay), now, seq, worker, attempts).changes === 1;
   }
 
-  giveBack(worker: string, { seq, attempts }: TakenTask): boolean {
-    return this.#giveBack.run(seq, worker, attempts).changes === 1;
+  /** Its worker lives: that it began alone does not count. */
+  giveBack(worker: string, { seq, attempts }: TakenTask, hasBegunAlone: boolean): boolean {
+    return this.#giveBack.run(Number(hasBegunAlone), seq, worker, attempts).changes === 1;
   }
 
   /** As if it had not been taken. */
@@ -185,6 +237,7 @@ interface Row {
 }
 
 interface Candidate {
+  readonly lost: number;
   readonly seq: number;
   readonly priority: number;
 }

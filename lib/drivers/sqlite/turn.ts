@@ -2,18 +2,16 @@
 // workers of this process: after the event loop was blocked, or the clock set, they shall not take from each other what runs here.
 
 import { wallClockTime } from '../../clock.js';
-import type { TaskInfo } from '../../task/types.js';
 import type { Write } from './commits.js';
 import { isBusy } from './database.js';
 import { Grace, type Lease } from './lease.js';
-import type { LeaseTable } from './leases.js';
+import type { GivenUpTask, LeaseTable } from './leases.js';
 import type { TakenTask, TaskTable } from './table.js';
 
 export interface TurnResult {
   /** Whether the leases of this process were renewed. */
   readonly isRenewed: boolean;
-  /** Failed: their workers died too often. */
-  readonly givenUp: readonly TaskInfo[];
+  readonly givenUp: readonly GivenUpTask[];
   readonly taken: readonly TakenTask[];
   /** Whether there may be more than was taken. */
   readonly isMoreWaiting: boolean;
@@ -26,6 +24,8 @@ export interface TurnOwner {
   readonly names: readonly string[];
   /** How many tasks it can take. */
   readonly free: number;
+  /** How many tasks it runs. */
+  readonly running: number;
   readonly isRenewalDue: boolean;
   readonly isStopped: boolean;
   /** Renews the leases of all workers of this process. */
@@ -83,14 +83,15 @@ export class Turn implements Write {
     return isDue;
   }
 
-  #release(now: number): TaskInfo[] {
+  #release(now: number): GivenUpTask[] {
     const overdue = this.#leases.isAnyOverdue(now, this.#lease) ? this.#leases.overdue(now, this.#lease) : [];
     return this.#grace.endedOf(overdue, now).flatMap((lease) => this.#leases.release(lease));
   }
 
   #take(now: number): TakenTask[] {
-    const { id, names, free } = this.#owner;
+    const { id, names, free, running } = this.#owner;
     const limit = Math.min(batch, free);
-    return limit > 0 ? this.#tasks.take(id, names, limit, now, this.#lease) : [];
+    const taker = { worker: id, names, limit, isIdle: running === 0, now, lease: this.#lease };
+    return limit > 0 ? this.#tasks.take(taker) : [];
   }
 }

@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { clearTimeout, monotonicTime, setTimeout, wallClockTime } from '../../clock.js';
-import { givenUpError } from '../../engine/deaths.js';
+import { isSuspect } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
 import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
@@ -11,7 +11,7 @@ import type { GroupCommit } from './commits.js';
 import { isBusy } from './database.js';
 import type { Lease } from './lease.js';
 import type { LeaseTable } from './leases.js';
-import type { TakenTask, TaskTable } from './table.js';
+import { attemptOf, type TakenTask, type TaskTable } from './table.js';
 import { Turn, type TurnOwner, type TurnResult } from './turn.js';
 
 /** The statements that workers use. */
@@ -25,8 +25,8 @@ export interface SqliteWorkerSettings {
   readonly pollInterval: number;
   /** Renews the leases of all workers of this process. */
   readonly renewLeases: (now: number) => void;
-  /** Called when a task was given back, which another worker of this process may take. */
-  readonly onGivenBack: () => void;
+  /** Called when there may be something to take for other workers of this process. */
+  readonly onTakeable: () => void;
   readonly onClosed: (worker: SqliteWorker) => void;
 }
 
@@ -63,6 +63,10 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
 
   get free(): number {
     return this.#isStopped ? 0 : this.runner.free;
+  }
+
+  get running(): number {
+    return this.runner.running;
   }
 
   get isRenewalDue(): boolean {
@@ -139,7 +143,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   /** After a turn was committed. */
   turned({ isRenewed, givenUp, taken, isMoreWaiting, nextDue }: TurnResult): void {
     if (isRenewed || this.#open.size === 0) this.#renewedAt = monotonicTime();
-    for (const info of givenUp) this.runner.report(info, givenUpError(info.name));
+    for (const { info, error } of givenUp) this.runner.report(info, error);
     for (const task of taken) this.#start(task);
     if (isMoreWaiting) this.takeSoon();
     this.#setTimerTo(nextDue);
@@ -156,33 +160,44 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   }
 
   async #run(task: TakenTask): Promise<void> {
-    const outcome = await this.#attempt(task);
+    let hasBegunAlone = false;
+    const beginAlone = (): Promise<boolean> =>
+      this.#write(true, () => {
+        hasBegunAlone = this.#table.beginAlone(this.id, task);
+        return hasBegunAlone;
+      });
+    const outcome = await this.#attempt(task, isSuspect(task.lost) ? beginAlone : undefined);
     const retryIn = outcome.state === 'failed' ? retryOf(task) : undefined;
-    const end = this.#end(this.#endOf(task, outcome, retryIn));
+    const end = this.#write(
+      false,
+      this.#endOf(task, outcome, retryIn, () => hasBegunAlone),
+    );
     this.takeSoon();
-    if (!(await end)) return;
-    if (outcome.state === 'dropped' || outcome.state === 'unused') this.#settings.onGivenBack();
-    if (outcome.state !== 'failed' || retryIn !== undefined) return;
-    this.runner.report({ id: task.id, name: task.name, attempt: task.attempts }, outcome.error);
+    const isOurs = await end;
+    // Others may take the task, or again take tasks.
+    if (outcome.state === 'dropped' || outcome.state === 'unused' || isSuspect(task.lost)) this.#settings.onTakeable();
+    if (!isOurs || outcome.state !== 'failed' || retryIn !== undefined) return;
+    this.runner.report({ id: task.id, name: task.name, attempt: attemptOf(task) }, outcome.error);
   }
 
-  async #attempt({ id, name, args, timeout, attempts }: TakenTask): Promise<AttemptOutcome> {
+  async #attempt(task: TakenTask, beginAlone: (() => Promise<boolean>) | undefined): Promise<AttemptOutcome> {
+    const { id, name, args, timeout } = task;
     try {
-      const message = { id, name, args: JSON.parse(args), timeout: timeout ?? undefined, attempt: attempts };
-      return await this.runner.run(message);
+      const message = { id, name, args: JSON.parse(args), timeout: timeout ?? undefined, attempt: attemptOf(task) };
+      return await this.runner.run(message, beginAlone);
     } catch (error) {
       return { state: 'failed', error }; // Somebody else has changed the row.
     }
   }
 
-  /** Writes down how the attempt ended. Resolves with false where the lease was lost meanwhile: then it is not ours to end. */
-  #end(write: () => boolean): Promise<boolean> {
+  /** Resolves with what `apply` returned: false where the lease was lost meanwhile, and the task is not ours any more. */
+  #write(isDurable: boolean, apply: () => boolean): Promise<boolean> {
     let isOurs = false;
     return new Promise((resolve) => {
       this.#commits.add({
-        isDurable: false,
+        isDurable,
         apply: () => {
-          isOurs = write();
+          isOurs = apply();
         },
         committed: () => resolve(isOurs),
         failed: () => {
@@ -194,7 +209,13 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     });
   }
 
-  #endOf(task: TakenTask, outcome: AttemptOutcome, retryIn: number | undefined): () => boolean {
+  /** Writes down how the attempt ended. */
+  #endOf(
+    task: TakenTask,
+    outcome: AttemptOutcome,
+    retryIn: number | undefined,
+    hasBegunAlone: () => boolean,
+  ): () => boolean {
     switch (outcome.state) {
       case 'succeeded': {
         const result = serializeResult(outcome.result);
@@ -206,7 +227,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
         return () => this.#table.fail(this.id, task, error);
       }
       case 'dropped':
-        return () => this.#table.giveBack(this.id, task);
+        return () => this.#table.giveBack(this.id, task, hasBegunAlone());
       case 'unused':
         return () => this.#table.putBack(this.id, task);
     }

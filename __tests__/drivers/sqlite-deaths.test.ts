@@ -1,0 +1,181 @@
+// Tasks of the SQLite engine whose workers die while they run: which of them are given up, and which had only stood beside.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import Database from 'better-sqlite3';
+import { type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
+import { currentTask, type TaskEngine, type TaskRecord, task } from '../../lib/index.js';
+import { deferred } from '../fixtures/deferred.js';
+import { send } from './fixtures/send.js';
+import { describeWith } from './requirements.js';
+
+describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tasks-deaths-'));
+  const engines: TaskEngine[] = [];
+  const databases: Database.Database[] = [];
+  const children = new Set<ChildProcess>();
+  let files = 0;
+  let path = '';
+
+  beforeEach(() => {
+    path = join(directory, `${++files}.db`);
+  });
+
+  afterEach(async () => {
+    for (const child of children) child.kill('SIGKILL');
+    await Promise.all(engines.splice(0).map((engine) => engine.close()));
+    for (const database of databases.splice(0)) database.close();
+  });
+
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  function open(options: Partial<SqliteOptions> = {}): TaskEngine {
+    const engine = sqlite({ path, pollInterval: 20, lease: 300, ...options } as SqliteOptions);
+    engines.push(engine);
+    return engine;
+  }
+
+  function connect(): Database.Database {
+    const database = new Database(path);
+    databases.push(database);
+    return database;
+  }
+
+  /** A process that is started again whenever it ends. Returns how often it has been started. */
+  function keepAlive(...args: string[]): { starts: number } {
+    const count = { starts: 0 };
+    const start = (): void => {
+      count.starts++;
+      const program = join(__dirname, 'fixtures/sqlite-poison.ts');
+      const child = spawn(process.execPath, [
+        '--require',
+        join(__dirname, 'fixtures/typescript.cjs'),
+        program,
+        ...args,
+      ]);
+      children.add(child);
+      child.once('exit', () => {
+        if (children.delete(child) && count.starts < 20 && engines.length > 0) start();
+      });
+    };
+    start();
+    return count;
+  }
+
+  async function over(engine: TaskEngine, id: string): Promise<TaskRecord> {
+    for (;;) {
+      const record = await engine.get(id);
+      if (record?.state === 'succeeded' || record?.state === 'failed') return record;
+      await sleep(20);
+    }
+  }
+
+  /** As workers leave it that die while they run it: once for each number, which says whether it ran alone then. */
+  function leave(id: string, deaths: number, timesAlone: number): void {
+    connect()
+      .prepare(
+        `UPDATE background_tasks SET state = 'running', worker = 'dead', lease_until = 0, attempts = @deaths,
+         lost = @deaths - 1, times_alone = @timesAlone WHERE id = @id`,
+      )
+      .run({ id, deaths, timesAlone });
+  }
+
+  it('fails if it is what kills them, and those beside it succeed', async () => {
+    const engine = open({ lease: 600 });
+    const good = await Promise.all(Array.from({ length: 9 }, () => send(engine, { name: 'good', args: [] })));
+    const { id } = await send(engine, { name: 'poison', args: [] });
+    const { starts } = await new Promise<{ starts: number }>((resolve) => {
+      const count = keepAlive(path, '600');
+      void over(engine, id).then(() => resolve(count));
+    });
+    expect(starts).toBeGreaterThan(5);
+    expect(await engine.get(id)).toMatchObject({
+      state: 'failed',
+      error: { message: 'task "poison" was given up: its worker died while it ran alone, 2 times' },
+    });
+    for (const task of good) expect(await over(engine, task.id)).toMatchObject({ state: 'succeeded' });
+  }, 90_000);
+
+  it('is reported once when it is given up, with the number of its last attempt', async () => {
+    const engine = open();
+    const { id } = await send(engine, { name: 'a', args: [], key: 'k' });
+    leave(id, 5, 2);
+    const errors: unknown[] = [];
+    await engine.work([], { onError: (error, context) => void errors.push({ error, context }) });
+    expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 5 });
+    const error = expect.objectContaining({ code: 'ERR_TASK_ABANDONED' });
+    while (errors.length === 0) await sleep(10);
+    expect(errors).toEqual([{ error, context: { task: { id, name: 'a', attempt: 5 } } }]);
+    expect((await send(engine, { name: 'a', args: [], key: 'k' })).id).not.toBe(id);
+  });
+
+  it('is not given up, however many they were, as long as it did not run alone', async () => {
+    const engine = open();
+    const { id } = await send(engine, { name: 'a', args: [] });
+    leave(id, 50, 1);
+    await engine.work([task('a', () => 'well')]);
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 51, result: 'well' });
+  });
+
+  it('runs alone in its process then, after those that run, before those behind it, on whichever worker', async () => {
+    const engine = open();
+    const ids: string[] = [];
+    let running = 0;
+    let most = 0;
+    let mostBesideSuspect = 0;
+    const runs = task('a', async (isSuspect: boolean) => {
+      most = Math.max(most, ++running);
+      if (isSuspect) mostBesideSuspect = Math.max(mostBesideSuspect, running);
+      await sleep(30);
+      if (isSuspect) mostBesideSuspect = Math.max(mostBesideSuspect, running);
+      running--;
+    });
+    for (let index = 0; index < 40; index++) {
+      const isSuspect = index % 10 === 5;
+      const { id } = await send(engine, { name: index % 2 === 0 ? 'a' : 'b', args: [isSuspect] });
+      ids.push(id);
+      if (isSuspect) leave(id, 3, 0);
+    }
+    const other = task('b', async (isSuspect: boolean) => runs(isSuspect));
+    await engine.work([runs, other], { concurrency: 3 });
+    await engine.work([runs, other], { concurrency: 3 });
+    for (const id of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
+    expect(mostBesideSuspect).toBe(1);
+    expect(most).toBeGreaterThan(1);
+  });
+
+  it('is no suspect any more once a worker has lived to tell that it failed', async () => {
+    const engine = open();
+    const retries = { limit: 1, minDelay: 0, maxDelay: 0, factor: 1, jitter: false };
+    const { id } = await send(engine, { name: 'a', args: [], retries });
+    leave(id, 4, 1);
+    const ended = deferred();
+    const failsFirst = task('a', () => {
+      if (currentTask()?.attempt === 5) throw new Error('not yet');
+      return ended.promise;
+    });
+    const beside = task('b', () => {});
+    await engine.work([failsFirst, beside], { onError: () => {} });
+    while ((await engine.get(id))?.attempts !== 6) await sleep(5);
+    expect(await over(engine, (await send(engine, { name: 'b', args: [] })).id)).toMatchObject({ state: 'succeeded' });
+    ended.resolve();
+    await over(engine, id);
+  });
+
+  it('may be given back at the timeout of close(), which does not count', async () => {
+    const engine = open();
+    const { id } = await send(engine, { name: 'a', args: [] });
+    leave(id, 4, 1);
+    const select = connect().prepare<[], { times_alone: number }>('SELECT times_alone FROM background_tasks');
+    const hangs = task('a', () => new Promise(() => {}));
+    const worker = await engine.work([hangs]);
+    while (select.get()?.times_alone !== 2) await sleep(5);
+    await worker.close({ timeout: 0 });
+    expect(select.get()).toEqual({ times_alone: 1 });
+    await engine.work([task('a', () => {})]);
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
+  });
+});
