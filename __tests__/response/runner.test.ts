@@ -567,6 +567,18 @@ describe.each(expresses)('stopOnError (Express %s)', (_version, express) => {
     expect(middleware.stats).toEqual({ ...zero, succeeded: 1, failed: 1, skipped: 2 });
   });
 
+  it('has reported the failure once all outcomes are known, wherever a time slice ends', async () => {
+    const { reports, respond } = await serveTasks({ stopOnError: true }, express);
+    let now = 0;
+    jest.spyOn(performance, 'now').mockImplementation(() => {
+      now += 1000;
+      return now;
+    });
+    const handles = await respond((tasks) => [tasks.add(fail), tasks.add(neverMind), tasks.add(neverMind)]);
+    await Promise.all(handles.map(({ finished }) => finished));
+    expect(reports).toHaveLength(1);
+  });
+
   it('leaves cancelled tasks cancelled', async () => {
     const { middleware, respond } = await serveTasks({ stopOnError: true }, express);
     const cancelled = await respond((tasks) => {

@@ -325,14 +325,13 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
     }
   }
 
+  /** With the last of them the failure is reported, so that whoever knows how all of them ended finds the report made. */
   #skip(task: AddedTask | undefined, failure: Failure): void {
-    if (task === undefined) {
-      this.#state = ready;
-      this.#runner.reports.report(this, failure);
-      this.#runner.reports.end(this);
-    } else if (task.status === 'pending') {
-      this.#settle(task, 'skipped');
-    }
+    if (task?.status === 'pending') this.#settle(task, 'skipped');
+    if (!this.#tasks.isEmpty) return;
+    this.#state = ready;
+    this.#runner.reports.report(this, failure);
+    this.#runner.reports.end(this);
   }
 
   #abandonRun({ task, attempt, failure }: Run, reason: string): TaskInfo {
