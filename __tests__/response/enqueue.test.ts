@@ -6,6 +6,7 @@ import {
   BackgroundTasksError,
   type BackgroundTasksOptions,
   backgroundTasks,
+  enqueue,
   type TaskEngine,
   type TaskMessage,
   type TaskOptions,
@@ -86,6 +87,27 @@ describe.each(expresses)('enqueue on Express %s', (_version, express) => {
     const resize = task<[path: string, width: number]>('images.resize', { priority: 3 });
     await request({ engine }, (tasks) => tasks.enqueue(resize, '/a.png', 200));
     expect(engine.messages).toEqual([{ name: 'images.resize', args: ['/a.png', 200], priority: 3 }]);
+  });
+
+  it("is found by the package's enqueue() in the handler, behind an await, and in a task behind the response", async () => {
+    const engine = fakeEngine();
+    const ids: unknown[] = [];
+    const middleware = backgroundTasks({ engine, timeout: 500 });
+    const app = express();
+    app.use(middleware);
+    app.get('/', async (_req, res) => {
+      ids.push(await enqueue(sendMail, 'handler', { subject: '1' }));
+      res.locals.backgroundTasks.add(async () => ids.push(await enqueue(sendMail, 'task', { subject: '2' })));
+      res.end();
+    });
+    const { url } = await serve(app);
+    await fetch(url);
+    await middleware.idle();
+    expect(ids).toEqual([{ id: 'id-1' }, { id: 'id-1' }]);
+    expect(engine.messages).toEqual([
+      { name: 'send-mail', args: ['handler', { subject: '1' }], timeout: 500 },
+      { name: 'send-mail', args: ['task', { subject: '2' }], timeout: 500 },
+    ]);
   });
 
   it('does not run the task here, nor count it among those that were added', async () => {

@@ -101,17 +101,13 @@ export class Closing {
 
 class Calls {
   state: 'none' | 'waiting' | 'over' = 'none';
-  readonly promise: Promise<CloseReport>;
-  #resolve: (report: CloseReport) => void = () => {};
-
-  constructor() {
-    this.promise = new Promise((resolve) => {
-      this.#resolve = resolve;
-    });
-  }
+  readonly #listeners: ((report: CloseReport) => void)[] = [];
+  readonly promise = new Promise<CloseReport>((resolve) => {
+    this.#listeners.push(resolve);
+  });
 
   end(report: CloseReport): void {
     this.state = 'over';
-    this.#resolve(report);
+    for (const listener of this.#listeners) listener(report);
   }
 }
