@@ -259,6 +259,28 @@ describe.each(calls)('%s in onError', (_title, call) => {
   });
 });
 
+describe.each(calls)('%s in the logger', (_title, call) => {
+  const failing: [string, BackgroundTasksOptions['waitUntil'], () => unknown][] = [
+    ['of a failed task', undefined, () => Promise.reject(error)],
+    ['of a failed waitUntil', () => Promise.reject(error), () => {}],
+  ];
+  it.each(failing)('does not wait for the log entry: %s', async (_what, waitUntil, fn) => {
+    const logged = deferred();
+    const logger = {
+      async error() {
+        await sleep(1);
+        await call(served.middleware);
+        logged.resolve();
+      },
+    };
+    const served: ServedTasks = await serveTasks({ onError: undefined, logger, waitUntil });
+    await served.respond((tasks) => tasks.add(fn));
+    await logged.promise;
+    await served.middleware.idle();
+    expect(served.middleware.stats).toMatchObject({ pending: 0, running: 0, abandoned: 0 });
+  });
+});
+
 describe('idle() in a task', () => {
   it('does not wait for what is behind that task, which cannot begin before', async () => {
     const served = await serveTasks();

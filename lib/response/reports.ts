@@ -3,7 +3,7 @@
 import type { Request, Response } from 'express';
 import type { Surroundings } from '../task/attempt.js';
 import type { Reporter } from '../task/report.js';
-import type { Scope, TaskAdder, TaskEnqueuer } from '../task/scope.js';
+import { type Scope, scope, type TaskAdder, type TaskEnqueuer } from '../task/scope.js';
 import type { TaskInfo } from '../task/types.js';
 import type { Call } from './added-task.js';
 import type { KeepAlive } from './keep-alive.js';
@@ -42,14 +42,14 @@ export class Reports {
     const context = { task, ...(req && { req }), ...(res && { res }) };
     const here = new ReportScope(this, list.scope);
     const pending = call.outside(here, () => this.#reporter.report(error, context));
-    if (pending === undefined) here.isOpen = false;
-    else void this.#follow(list, pending, here);
+    void this.#follow(list, pending, here);
   }
 
   /** For what is no task's failure. */
   log(list: FailedList, error: unknown, task: TaskInfo, message: string): void {
-    const pending = this.#reporter.log(error, task, message);
-    if (pending !== undefined) void this.#follow(list, pending);
+    const here = new ReportScope(this, list.scope);
+    const pending = scope.run(here, () => this.#reporter.log(error, task, message));
+    void this.#follow(list, pending, here);
   }
 
   /** A report is to follow. */
@@ -64,10 +64,14 @@ export class Reports {
     this.#onEnd();
   }
 
-  async #follow(list: FailedList, pending: Promise<void>, here?: ReportScope): Promise<void> {
+  async #follow(list: FailedList, pending: Promise<void> | undefined, here: ReportScope): Promise<void> {
+    if (pending === undefined) {
+      here.isOpen = false;
+      return;
+    }
     this.begin(list);
     await pending;
-    if (here !== undefined) here.isOpen = false;
+    here.isOpen = false;
     this.end(list);
   }
 }
