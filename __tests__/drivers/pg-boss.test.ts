@@ -5,9 +5,9 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
-import type { Boss } from '../../lib/drivers/pg-boss/boss.js';
+import type { Boss, Db } from '../../lib/drivers/pg-boss/boss.js';
 import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
-import { type OnError, type TaskEngine, task } from '../../lib/index.js';
+import { currentTask, type OnError, type TaskEngine, task } from '../../lib/index.js';
 import {
   createStore,
   database,
@@ -72,29 +72,13 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     });
   }
 
-  function withoutTransactions(): ReturnType<Boss['getDb']> {
-    const db = boss.getDb();
-    return { executeSql: (text, values) => db.executeSql(text, values) };
-  }
-
-  function failingOnce(): Partial<Boss> {
-    let calls = 0;
-    const update: Boss['update'] = async (...args) => {
-      if (calls++ === 0) throw new Error('the connection is gone');
-      return boss.update(...args);
+  /** Calls `before` before each end of an attempt is written that boss.complete() does not write. */
+  function beforeEnds(before: () => Promise<void>): Partial<Boss> {
+    const executeSql: Db['executeSql'] = async (text, values) => {
+      if (/^UPDATE .* SET state = '(retry|failed)'/.test(text)) await before();
+      return boss.getDb().executeSql(text, values);
     };
-    return { update };
-  }
-
-  /** As where the worker's event loop is blocked in between. */
-  function slowedDown(): { methods: Partial<Boss>; slowed: Notes<void> } {
-    const slowed = new Notes<void>();
-    const update: Boss['update'] = async (...args) => {
-      slowed.note();
-      await sleep(2500);
-      return boss.update(...args);
-    };
-    return { methods: { update }, slowed };
+    return { getDb: () => ({ executeSql }) };
   }
 
   test.each([
@@ -366,40 +350,51 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     expect(Math.abs(Number(startAfter) - Date.now() - 1_234_567)).toBeLessThan(5000);
   });
 
-  describe.each([
-    ['a database with transactions', (): Partial<Boss> => ({})],
-    ['a database without transactions', (): Partial<Boss> => ({ getDb: withoutTransactions })],
-  ])('on %s', (_, difference) => {
+  describe('an attempt that has ended', () => {
     const fails = task('fails', () => {
       throw new Error('no');
     });
 
-    test('what has failed for good is kept with its error', async () => {
+    test('for good is kept with its error', async () => {
       const reports = new Notes<unknown>();
-      const own = open(difference());
-      await own.work([fails], { onError: reports.note });
-      const { id } = await send(own, { name: 'fails', args: [] });
+      await engine.work([fails], { onError: reports.note });
+      const { id } = await send(engine, { name: 'fails', args: [] });
       const failed = { state: 'failed', attempts: 1, error: { name: 'Error', message: 'no' } };
-      expect(await over(own, id)).toMatchObject(failed);
+      expect(await over(engine, id)).toMatchObject(failed);
       expect(await engine.get(id)).not.toHaveProperty('result');
       expect(await reports.first(1)).toMatchObject([{ message: 'no' }]);
     });
 
-    test('a worker that is slow to write down a failure does not end the run of another one', async () => {
-      const { methods, slowed } = slowedDown();
-      const slow = open({ ...difference(), ...methods });
-      await slow.work([fails], { onError: () => {} });
+    test('is written down after another worker has taken its task, and changes nothing', async () => {
+      const reports = new Notes<unknown>();
+      const slowed = new Notes<void>();
+      let write = (): void => {};
+      const written = new Promise<void>((resolve) => {
+        write = resolve;
+      });
+      const slow = open(
+        beforeEnds(() => {
+          slowed.note();
+          return written;
+        }),
+      );
+      const worker = await slow.work([fails], { onError: reports.note });
       const { id } = await send(slow, { name: 'fails', args: [] });
-      await Promise.race([slowed.first(1), over(engine, id)]);
-      const { waits, started, end } = waitingTask('fails');
-      await engine.work([waits]);
-      expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 1, error: { message: 'no' } });
-      expect(started.all).toEqual([]);
-      end();
+      await slowed.first(1);
+      await sql(`UPDATE SCHEMA.job SET retry_count = retry_count + 1 WHERE id = '${id}'`);
+      write();
+      await worker.close();
+      expect(await engine.get(id)).toMatchObject({ state: 'running', attempts: 2 });
+      expect(reports.all).toEqual([]);
     });
 
-    test('one statement that fails while a task is put back costs no attempt, and no backoff', async () => {
-      const own = open({ ...difference(), ...failingOnce() });
+    test('costs no attempt and no backoff where it can be written at the second try only', async () => {
+      let tries = 0;
+      const own = open(
+        beforeEnds(async () => {
+          if (tries++ === 0) throw new Error('the connection is gone');
+        }),
+      );
       const runs = new Notes<number>();
       const flaky = task('flaky', () => {
         runs.note(Date.now());
@@ -413,18 +408,46 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
       expect(runs.all).toHaveLength(2);
     }, 60_000);
 
-    test('what close() gives back is taken at once', async () => {
-      const own = open(difference());
+    test('by close() is written down also where that succeeds at the second try only', async () => {
+      let tries = 0;
+      const own = open(
+        beforeEnds(async () => {
+          if (tries++ === 0) throw new Error('the connection is gone');
+        }),
+      );
       const { waits, started } = waitingTask('waits');
       const worker = await own.work([waits]);
       const { id } = await send(own, { name: 'waits', args: [] });
       await started.first(1);
       await worker.close({ timeout: 0 });
+      expect(await own.get(id)).toMatchObject({ state: 'queued', attempts: 1 });
+    });
+
+    test('by close() can be taken again at once', async () => {
+      const { waits, started } = waitingTask('waits');
+      const worker = await engine.work([waits]);
+      const { id } = await send(engine, { name: 'waits', args: [] });
+      await started.first(1);
+      await worker.close({ timeout: 0 });
       const start = Date.now();
-      await own.work([task('waits', () => 'elsewhere')]);
-      expect(await over(own, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 'elsewhere' });
+      await engine.work([task('waits', () => 'elsewhere')]);
+      expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 'elsewhere' });
       expect(Date.now() - start).toBeLessThan(1000);
     });
+  });
+
+  test('one that has failed can be tried again by pg-boss', async () => {
+    const attempts = new Notes<number | undefined>();
+    const flaky = task('flaky', () => {
+      attempts.note(currentTask()?.attempt);
+      if (attempts.all.length === 1) throw new Error('no');
+    });
+    await engine.work([flaky], { onError: () => {} });
+    const { id } = await send(engine, { name: 'flaky', args: [] });
+    await over(engine, id);
+    await boss.retry(queue, id);
+    expect(await eventually(() => over(engine, id))).toMatchObject({ state: 'succeeded', attempts: 2 });
+    expect(attempts.all).toEqual([1, 2]);
   });
 
   test('pg-boss too says of a task that it has failed', async () => {

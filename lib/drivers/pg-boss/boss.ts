@@ -2,7 +2,7 @@
 
 import { unsupported } from '../../engine/create-engine.js';
 import { isObject } from '../../foreign-value.js';
-import type { Backoff } from '../../task/retry.js';
+import type { TakenJob } from './job.js';
 
 export const queue = 'express-background-tasks';
 
@@ -13,37 +13,13 @@ const policy = 'exclusive'; // One live job per singletonKey, from created to ac
 
 const queueOptions = {
   policy,
-  // pg-boss counts how often a job was taken; whether that was a failure, and the last one, is known to our worker.
-  retryLimit: 2 ** 31 - 1,
-  retryDelay: 2, // Longer than our worker waits before it tries the second step of a put-back again.
+  retryLimit: 2 ** 31 - 1, // For workers that die. What is a failure, and the last one, is known to our worker.
+  retryDelay: 0,
   heartbeatSeconds: 15,
   expireInSeconds: day, // pg-boss's longest. A dead worker is found by its heartbeat, and a timeout is kept by a live one.
   retentionSeconds: 3650 * day, // pg-boss's default drops what has waited for 14 days.
   deleteAfterSeconds: 7 * day,
 };
-
-/** What is stored of a message. pg-boss counts how often it was taken, and the counts here tell what came of that. */
-export interface StoredMessage {
-  readonly name: string;
-  /** JSON inside of JSON, since PostgreSQL's jsonb holds neither NUL nor half a surrogate pair. */
-  readonly args: string;
-  readonly timeout: number | undefined;
-  readonly retries: Backoff | undefined;
-  readonly failed: number;
-  /** Attempts given back by close(). */
-  readonly dropped: number;
-  /** How often it was taken and not begun. */
-  readonly unused: number;
-}
-
-export interface TakenJob {
-  readonly id: string;
-  readonly data: StoredMessage;
-  /** How often it was taken before. With the id it names this claim: what came later is not touched by its holder. */
-  readonly retryCount: number;
-  /** The name, of a job that the engine has made. */
-  readonly groupId?: string | null;
-}
 
 export interface StoredJob extends TakenJob {
   readonly state: string;
@@ -67,12 +43,6 @@ export interface Db {
   executeSql(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
 }
 
-interface Transaction {
-  readonly db: Db;
-  commit(): Promise<void>;
-  rollback(): Promise<void>;
-}
-
 /** What is used of pg-boss's `PgBoss`. Not imported: pg-boss's own declarations compile with `skipLibCheck` only. */
 export interface Boss {
   createQueue(name: string, options: object): Promise<void>;
@@ -81,10 +51,8 @@ export interface Boss {
   findJobs(name: string, options: object): Promise<StoredJob[]>;
   fetch(name: string, options: object): Promise<TakenJob[]>;
   touch(name: string, jobs: TakenJob[]): Promise<unknown>;
-  complete(name: string, jobs: TakenJob[], output: Output): Promise<{ affected?: number }>;
-  fail(name: string, job: TakenJob | string, output?: Output, options?: object): Promise<{ affected?: number }>;
-  update(name: string, data: object | undefined, options: object): Promise<unknown>;
-  getDb(): Db & { beginTransaction?(): Promise<Transaction> };
+  complete(name: string, jobs: TakenJob[], output: Output): Promise<unknown>;
+  getDb(): Db;
   /** It came with 12.35, as did the count in {@link TakenJob}. */
   isTimekeeping(): boolean;
   on(event: 'error', listener: (error: Error) => void): unknown;

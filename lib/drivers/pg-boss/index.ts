@@ -10,7 +10,8 @@ import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { isObject } from '../../foreign-value.js';
-import { type Boss, type Db, day, queue, type StoredMessage, TaskQueue } from './boss.js';
+import { type Boss, type Db, day, queue, TaskQueue } from './boss.js';
+import type { StoredMessage } from './job.js';
 import { JobTable } from './table.js';
 import { PgBossWorker } from './worker.js';
 
@@ -69,7 +70,7 @@ class PgBossDriver implements EngineDriver {
       throw unsupported('pg-boss', 'concurrency', 'it must be finite');
     }
     await this.#queue.use(async () => {});
-    return new PgBossWorker(this.#boss, this.#queue, runner);
+    return new PgBossWorker(this.#boss, this.#queue, this.#table, runner);
   }
 
   async find(id: string, { result }: { readonly result: boolean }): Promise<TaskRecord | undefined> {

@@ -2,7 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 import type { TaskRecord } from '../../engine/engine.js';
-import { type Boss, queue } from './boss.js';
+import { type Boss, type Output, queue } from './boss.js';
+import { attemptOf, type Counters, type TakenJob } from './job.js';
 
 export class JobTable {
   readonly #boss: Boss;
@@ -40,8 +41,40 @@ export class JobTable {
     return row?.id;
   }
 
-  async #query<Row>(text: (table: string) => string, values: unknown[]): Promise<Row[]> {
-    const { rows } = await this.#boss.getDb().executeSql(text(await this.#name()), values);
+  /** To be taken again in so many ms. As each of the next ones, it returns false where the job is not the worker's any more. */
+  putBack(job: TakenJob, counters: Counters, delay: number): Promise<boolean> {
+    const values = [JSON.stringify(counters), delay];
+    return this.#update(
+      job,
+      (now) => `state = 'retry', heartbeat_on = NULL, output = NULL, data = data || $4::text::jsonb,
+        start_after = ${now} + $5::float8 * interval '1 millisecond'`,
+      values,
+    );
+  }
+
+  /** For good. pg-boss's own fail() tries again up to the limit, which is there for workers that die; its retry() adds one to it. */
+  fail(job: TakenJob, output: Output): Promise<boolean> {
+    return this.#update(
+      job,
+      (now) => `state = 'failed', heartbeat_on = NULL, retry_limit = retry_limit - 1, completed_on = ${now},
+        output = $4::text::jsonb`,
+      [JSON.stringify(output)],
+    );
+  }
+
+  async #update(job: TakenJob, changes: (now: string) => string, values: unknown[]): Promise<boolean> {
+    const rows = await this.#query(
+      (table, now) => `UPDATE ${table} SET ${changes(now)}
+        WHERE name = $1 AND id = $2 AND retry_count = $3 AND state = 'active' RETURNING id`,
+      [queue, job.id, job.retryCount, ...values],
+    );
+    return rows.length > 0;
+  }
+
+  async #query<Row>(text: (table: string, now: string) => string, values: unknown[]): Promise<Row[]> {
+    const table = await this.#name();
+    const now = `${table.slice(0, table.lastIndexOf('.'))}.job_now()`; // pg-boss's clock, which its tests may set.
+    const { rows } = await this.#boss.getDb().executeSql(text(table, now), values);
     return rows as Row[];
   }
 
@@ -83,7 +116,7 @@ interface Row {
 function recordOf(row: Row): TaskRecord {
   const { id, name, started_on, completed_on, error, result } = row;
   const state = stateOf(row);
-  const attempts = started_on === null ? 0 : row.retry_count + 1 - Number(row.unused);
+  const attempts = started_on === null ? 0 : attemptOf(row.retry_count, Number(row.unused));
   const record: TaskRecord = { id, name, state, attempts, enqueuedAt: new Date(row.created_on) };
   if (started_on !== null && attempts > 0) record.startedAt = new Date(started_on);
   if (completed_on !== null) record.finishedAt = new Date(completed_on);

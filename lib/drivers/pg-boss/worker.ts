@@ -4,46 +4,47 @@
 // takes tasks by fetch() and not by work(), which cannot pass over the names that the worker does not know, and which
 // waits for the slowest task of a batch before it takes another one.
 
-import { clearInterval, clearTimeout, nextTurn, setInterval, setTimeout, sleep } from '../../clock.js';
+import { clearInterval, clearTimeout, nextTurn, setInterval, setTimeout } from '../../clock.js';
 import { withDeadline } from '../../engine/deadline.js';
 import { givenUpError, mostDeaths } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
-import type { MessageRunner } from '../../engine/message-runner.js';
-import { serializeError, serializeResult } from '../../engine/serialize.js';
+import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
+import { serializeResult } from '../../engine/serialize.js';
 import { retryDelay } from '../../task/retry.js';
 import type { TaskInfo } from '../../task/types.js';
-import { type Boss, type Db, queue, type StoredMessage, type TakenJob, type TaskQueue } from './boss.js';
+import { type Boss, queue, type TaskQueue } from './boss.js';
+import { type Ending, Endings } from './endings.js';
+import { attemptOf, type Counters, deathsOf, type TakenJob } from './job.js';
+import type { JobTable } from './table.js';
 
 const pollInterval = 500;
 const heartbeatInterval = 5000;
 const batch = 100;
-/** In seconds. */
-const foreignDelay = 5;
+/** In ms. */
+const foreignDelay = 5000;
 
 export class PgBossWorker implements DriverWorker {
   readonly #boss: Boss;
   readonly #queue: TaskQueue;
   readonly #runner: MessageRunner;
-  /** Taken, and not yet settled. */
+  readonly #endings: Endings;
+  /** Taken, and their end not written down. */
   readonly #open = new Map<TakenJob, Promise<void>>();
-  /** Taken, and not yet run. */
-  #busy = 0;
-  /** No task is looked for before one of those that run has ended. */
-  #isFull = false;
-  /** By result. */
-  readonly #ending = new Map<string | undefined, { jobs: TakenJob[]; written: Promise<unknown> }>();
   /** Names that this worker has met and does not know. */
   readonly #ignored = new Set<string>();
   readonly #looping: Promise<void>;
   readonly #heartbeat: NodeJS.Timeout;
+  /** No task is looked for before one of those that are open has ended. */
+  #isFull = false;
   #wakeUp: (() => void) | undefined = undefined;
   #isWoken = false;
   #isStopped = false;
 
-  constructor(boss: Boss, taskQueue: TaskQueue, runner: MessageRunner) {
+  constructor(boss: Boss, taskQueue: TaskQueue, table: JobTable, runner: MessageRunner) {
     this.#boss = boss;
     this.#queue = taskQueue;
     this.#runner = runner;
+    this.#endings = new Endings(boss, table, (info, error) => runner.report(info, error));
     this.#heartbeat = setInterval(() => void this.#beat(), heartbeatInterval);
     this.#looping = this.#loop();
   }
@@ -64,6 +65,7 @@ export class PgBossWorker implements DriverWorker {
       await this.#looping;
       await Promise.all(this.#open.values());
     }).catch(() => {}); // PostgreSQL is away: another worker takes them again.
+    this.#endings.giveUp();
     clearInterval(this.#heartbeat);
   }
 
@@ -80,8 +82,7 @@ export class PgBossWorker implements DriverWorker {
 
   /** The next tasks are fetched while the end of the last ones is written, but no more than so many of those wait. */
   get #free(): number {
-    const { concurrency } = this.#runner;
-    return Math.min(batch, this.#runner.free, concurrency - this.#busy, 2 * concurrency - this.#open.size);
+    return Math.min(batch, this.#runner.free, 2 * this.#runner.concurrency - this.#open.size);
   }
 
   async #fetch(batchSize: number): Promise<TakenJob[]> {
@@ -109,118 +110,53 @@ export class PgBossWorker implements DriverWorker {
   }
 
   async #handle(job: TakenJob): Promise<void> {
-    this.#busy++;
-    const settle = await this.#attempt(job).catch((error) => () => this.#fail(job, foreign(job), error));
-    this.#busy--;
+    const ending = await this.#attempt(job).catch((error): Ending => ({ kind: 'failed', info: foreign(job), error }));
     if (this.#isFull) this.wake();
-    for (let tries = 0; tries < 60; tries++) {
-      try {
-        await settle();
-        break;
-      } catch {
-        if (this.#isStopped) break;
-        await sleep(1000); // PostgreSQL is away. Should that take longer, the task will run again.
-      }
-    }
+    await this.#endings.write(job, ending);
     this.#open.delete(job);
     this.wake();
   }
 
-  /** Runs it, and returns how to write down what came of it. */
-  async #attempt(job: TakenJob): Promise<() => Promise<unknown>> {
-    const { name, args, timeout, retries, failed = 0, dropped = 0, unused = 0 } = job.data;
+  /** Returns what to write down of it. */
+  async #attempt(job: TakenJob): Promise<Ending> {
+    const { name, args, timeout, unused = 0 } = job.data;
     if (typeof name !== 'string' || typeof args !== 'string') throw new TypeError('The job is no task of this library');
-    const info = { id: job.id, name, attempt: job.retryCount + 1 - unused };
-    if (this.#isStopped) return this.#putBack(job, { unused: unused + 1 });
+    const info = { id: job.id, name, attempt: attemptOf(job.retryCount, unused) };
+    if (this.#isStopped) return putBack({ unused: unused + 1 });
     if (!this.#runner.knows(name)) {
       this.#ignored.add(name);
       if (!this.#runner.isKnownHere(name)) this.#runner.reportUnknown(info);
       // Without its group, a job that somebody else has made would be offered again at once.
-      return this.#putBack(job, { unused: unused + 1 }, job.groupId === name ? 0 : foreignDelay);
+      return putBack({ unused: unused + 1 }, job.groupId === name ? 0 : foreignDelay);
     }
-    if (info.attempt - 1 - failed - dropped >= mostDeaths) {
-      info.attempt--;
-      return () => this.#fail(job, info, givenUpError(name));
+    if (deathsOf(job) >= mostDeaths) {
+      return { kind: 'failed', info: { ...info, attempt: info.attempt - 1 }, error: givenUpError(name) };
     }
-    const outcome = await this.#runner.run({ ...info, args: JSON.parse(args), timeout });
-    switch (outcome.state) {
-      case 'succeeded': {
-        const result = serializeResult(outcome.result);
-        return () => this.#complete(job, result);
-      }
-      case 'dropped':
-        return this.#putBack(job, { dropped: dropped + 1 });
-      case 'unused':
-        return this.#putBack(job, { unused: unused + 1 });
-      case 'failed': {
-        if (retries === undefined || failed >= retries.limit) return () => this.#fail(job, info, outcome.error);
-        const delay = retryDelay(failed + 1, retries);
-        return this.#putBack(job, { failed: failed + 1 }, Math.ceil(delay) / 1000);
-      }
-    }
+    return endingOf(job, info, await this.#runner.run({ ...info, args: JSON.parse(args), timeout }));
   }
+}
 
-  /** Those that end in one turn of the event loop with the same result, which is mostly none, by one statement. */
-  #complete(job: TakenJob, result: string | undefined): Promise<unknown> {
-    const ending = this.#ending.get(result);
-    if (ending !== undefined) {
-      ending.jobs.push(job);
-      return ending.written;
-    }
-    const jobs = [job];
-    const written = nextTurn().then(() => {
-      this.#ending.delete(result);
-      return this.#boss.complete(queue, jobs, { result });
-    });
-    this.#ending.set(result, { jobs, written });
-    return written;
-  }
-
-  /** Returns how to give it back, to run again in so many seconds, with these counts. */
-  #putBack(job: TakenJob, counts: Partial<StoredMessage>, startAfter = 0): () => Promise<void> {
-    let isReleased = false;
-    return () =>
-      this.#together(async (db) => {
-        if (!isReleased && !isSettled(await this.#boss.fail(queue, job, undefined, { db }))) return;
-        isReleased = db === undefined; // Then nothing undoes it, and only the rest is to be tried again.
-        await this.#boss.update(queue, { ...job.data, ...counts }, { id: job.id, startAfter, db });
-      });
-  }
-
-  /** pg-boss has no final failure in one step, since its retryLimit is there for the workers that die. */
-  async #fail(job: TakenJob, info: TaskInfo, error: unknown): Promise<void> {
-    const output = { error: JSON.stringify(serializeError(error)), attempts: info.attempt };
-    const isOurs = await this.#together(async (db) => {
-      if (db === undefined) return isSettled(await this.#boss.complete(queue, [job], output));
-      if (!isSettled(await this.#boss.fail(queue, job, output, { db }))) return false;
-      await this.#boss.update(queue, undefined, { id: job.id, retryLimit: 0, db });
-      await this.#boss.fail(queue, job.id, output, { db });
-      return true;
-    });
-    if (isOurs) this.#runner.report(info, error);
-  }
-
-  /** In one transaction, where pg-boss's database has any: its adapters for clients other than node-postgres have none. */
-  async #together<T>(write: (db: Db | undefined) => Promise<T>): Promise<T> {
-    const transaction = await this.#boss.getDb().beginTransaction?.();
-    if (transaction === undefined) return write(undefined);
-    try {
-      const written = await write(transaction.db);
-      await transaction.commit();
-      return written;
-    } catch (error) {
-      await transaction.rollback();
-      throw error;
+function endingOf({ data }: TakenJob, info: TaskInfo, outcome: AttemptOutcome): Ending {
+  const { retries, failed = 0, dropped = 0, unused = 0 } = data;
+  switch (outcome.state) {
+    case 'succeeded':
+      return { kind: 'completed', result: serializeResult(outcome.result) };
+    case 'dropped':
+      return putBack({ dropped: dropped + 1 });
+    case 'unused':
+      return putBack({ unused: unused + 1 });
+    case 'failed': {
+      if (retries === undefined || failed >= retries.limit) return { kind: 'failed', info, error: outcome.error };
+      return putBack({ failed: failed + 1 }, Math.ceil(retryDelay(failed + 1, retries)));
     }
   }
+}
+
+function putBack(counters: Counters, delay = 0): Ending {
+  return { kind: 'put back', counters, delay };
 }
 
 /** Of a job that somebody else has made, whose data may be anything. */
 function foreign({ id, retryCount }: TakenJob): TaskInfo {
   return { id, name: 'unknown', attempt: retryCount + 1 };
-}
-
-/** False where the task is not this worker's any more. */
-function isSettled({ affected }: { affected?: number }): boolean {
-  return affected !== 0;
 }
