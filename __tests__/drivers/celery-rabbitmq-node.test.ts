@@ -1,12 +1,17 @@
 // The hand-over to Celery over a RabbitMQ that is stopped, refuses, or has no memory.
 
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { TaskEngine } from '../../lib/index.js';
 import {
+  deleteQueue,
   eventually,
   failure,
   Load,
   longPatience,
   open,
   patience,
+  startProxy,
   storedInRabbitmq,
   until,
   withChannel,
@@ -86,27 +91,64 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
     longPatience,
   );
 
-  it(
-    'runs out of memory: enqueue rejects in time, and works again when there is some',
-    async () => {
-      const engine = open({ broker: `amqp://127.0.0.1:${node.port}` });
-      await send(engine, { name: 'a', args: [] });
-      await node.raiseMemoryAlarm();
-      // A broker that has not noticed yet still takes one.
-      const { error, took } = await failure(until(() => send(engine, { name: 'a', args: [] }).then(() => false)));
-      expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
-      expect(took).toBeLessThan(patience);
-      for (let round = 0; round < 3; round++) {
-        const again = await failure(send(engine, { name: 'a', args: [] }));
-        expect(again.error).toMatchObject({
-          code: 'ERR_ENGINE_UNAVAILABLE',
-          message: expect.stringContaining('memory'),
-        });
-        expect(again.took).toBeLessThan(4000);
-      }
-      await node.clearMemoryAlarm();
-      await eventually(() => send(engine, { name: 'a', args: [] }));
-    },
-    longPatience,
-  );
+  describe('out of memory', () => {
+    afterEach(() => node.clearMemoryAlarm(), patience);
+
+    it(
+      'enqueue rejects with the reason and leaves nothing behind, and works again when there is some',
+      async () => {
+        const engine = open({ broker: `amqp://127.0.0.1:${node.port}` });
+        const ids = await enqueueUntilBlocked(engine, node);
+        for (let round = 0; round < 10; round++) {
+          const again = await failure(send(engine, { name: 'a', args: ['not sent'] }));
+          expect(again.error).toMatchObject({
+            code: 'ERR_ENGINE_UNAVAILABLE',
+            message: expect.stringContaining('low on memory'),
+          });
+          expect(again.took).toBeLessThan(4000);
+          await sleep(500); // In this time it connects anew, twice.
+        }
+        await node.clearMemoryAlarm();
+        ids.push((await eventually(() => send(engine, { name: 'a', args: [] }))).id);
+        const stored = await storedInRabbitmq(node.port, queue);
+        expect(stored).toEqual(expect.arrayContaining(ids));
+        expect(stored.length - ids.length).toBeLessThan(2);
+        await withChannel(node.port, (channel) => channel.purgeQueue(queue));
+      },
+      longPatience,
+    );
+
+    it(
+      'another one answers at its address: the engine connects anew, and no connection stays',
+      async () => {
+        const other = `celery-test-${randomUUID()}`;
+        const proxy = await startProxy(node.port);
+        const engine = open({ broker: `amqp://127.0.0.1:${proxy.port}`, queue: other });
+        await enqueueUntilBlocked(engine, node);
+        await expect(send(engine, { name: 'a', args: [] })).rejects.toThrow('low on memory');
+        proxy.redirect(5672);
+        const start = Date.now();
+        const { id } = await eventually(() => send(engine, { name: 'a', args: [] }));
+        expect(Date.now() - start).toBeLessThan(5000);
+        expect(await storedInRabbitmq(5672, other)).toContain(id);
+        await until(() => proxy.connections === 1);
+        await deleteQueue(other);
+      },
+      longPatience,
+    );
+  });
 });
+
+/** Returns the ids of the tasks that it took. At most one more is on its way: the one that got no answer. */
+async function enqueueUntilBlocked(engine: TaskEngine, node: OwnRabbitmq): Promise<string[]> {
+  const ids = [(await send(engine, { name: 'a', args: [] })).id];
+  await node.raiseMemoryAlarm();
+  const enqueue = async (): Promise<boolean> => {
+    ids.push((await send(engine, { name: 'a', args: [] })).id);
+    return false;
+  };
+  const { error, took } = await failure(until(enqueue)); // A broker that has not noticed yet still takes one.
+  expect(error).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+  expect(took).toBeLessThan(patience);
+  return ids;
+}
