@@ -272,31 +272,6 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     }
   }, 60_000);
 
-  test('gives up a task after the death of 5 workers that ran it, and reports it', async () => {
-    const { id } = await send(engine, { name: 'deadly', args: [], retries: retries(10) });
-    await sql(`UPDATE SCHEMA.job SET retry_count = 4, started_on = now() WHERE id = '${id}'`);
-    const reports = new Notes<unknown>();
-    const runs = new Notes<void>();
-    await engine.work([task('deadly', runs.note)], { onError: reports.note });
-    expect(await over(engine, id)).toMatchObject({
-      state: 'failed',
-      attempts: 5,
-      error: { name: 'BackgroundTasksError', message: expect.stringContaining('5 times') },
-    });
-    expect(await reports.first(1)).toMatchObject([{ code: 'ERR_TASK_ABANDONED' }]);
-    expect(runs.all).toEqual([]);
-  });
-
-  test('the death of a worker costs none of the retries', async () => {
-    const { id } = await send(engine, { name: 'fails', args: [], retries: retries(2) });
-    await sql(`UPDATE SCHEMA.job SET retry_count = 3, started_on = now() WHERE id = '${id}'`);
-    const fails = task('fails', () => {
-      throw new Error('again');
-    });
-    await engine.work([fails], { onError: () => {} });
-    expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 7 }); // 4 died, 3 failed.
-  });
-
   test('a worker sends heartbeats for what it runs', async () => {
     const { waits, started, end } = waitingTask('waits');
     await engine.work([waits]);

@@ -1,6 +1,5 @@
 // Tasks of the SQLite engine whose workers die while they run: which of them are given up, and which had only stood beside.
 
-import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,13 +9,13 @@ import { type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
 import { currentTask, type TaskEngine, type TaskRecord, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
 import { send } from './fixtures/send.js';
+import { DeadlyWorker } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
 describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () => {
   const directory = mkdtempSync(join(tmpdir(), 'tasks-deaths-'));
   const engines: TaskEngine[] = [];
   const databases: Database.Database[] = [];
-  const children = new Set<ChildProcess>();
   let files = 0;
   let path = '';
 
@@ -25,7 +24,6 @@ describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () 
   });
 
   afterEach(async () => {
-    for (const child of children) child.kill('SIGKILL');
     await Promise.all(engines.splice(0).map((engine) => engine.close()));
     for (const database of databases.splice(0)) database.close();
   });
@@ -42,27 +40,6 @@ describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () 
     const database = new Database(path);
     databases.push(database);
     return database;
-  }
-
-  /** A process that is started again whenever it ends. Returns how often it has been started. */
-  function keepAlive(...args: string[]): { starts: number } {
-    const count = { starts: 0 };
-    const start = (): void => {
-      count.starts++;
-      const program = join(__dirname, 'fixtures/sqlite-poison.ts');
-      const child = spawn(process.execPath, [
-        '--require',
-        join(__dirname, 'fixtures/typescript.cjs'),
-        program,
-        ...args,
-      ]);
-      children.add(child);
-      child.once('exit', () => {
-        if (children.delete(child) && count.starts < 20 && engines.length > 0) start();
-      });
-    };
-    start();
-    return count;
   }
 
   async function over(engine: TaskEngine, id: string): Promise<TaskRecord> {
@@ -85,18 +62,17 @@ describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () 
 
   it('fails if it is what kills them, and those beside it succeed', async () => {
     const engine = open({ lease: 600 });
-    const good = await Promise.all(Array.from({ length: 9 }, () => send(engine, { name: 'good', args: [] })));
-    const { id } = await send(engine, { name: 'poison', args: [] });
-    const { starts } = await new Promise<{ starts: number }>((resolve) => {
-      const count = keepAlive(path, '600');
-      void over(engine, id).then(() => resolve(count));
-    });
-    expect(starts).toBeGreaterThan(5);
-    expect(await engine.get(id)).toMatchObject({
+    const harmless = await Promise.all(Array.from({ length: 9 }, () => send(engine, { name: 'harmless', args: [] })));
+    const { id } = await send(engine, { name: 'deadly', args: [] });
+    const config = { path, lease: 600, pollInterval: 50 };
+    const worker = new DeadlyWorker(join(__dirname, 'fixtures/sqlite.ts'), config);
+    expect(await over(engine, id)).toMatchObject({
       state: 'failed',
-      error: { message: 'task "poison" was given up: its worker died while it ran alone, 2 times' },
+      error: { message: 'task "deadly" was given up: its worker died while it ran alone, 2 times' },
     });
-    for (const task of good) expect(await over(engine, task.id)).toMatchObject({ state: 'succeeded' });
+    expect(worker.starts).toBeGreaterThan(5);
+    for (const each of harmless) expect(await over(engine, each.id)).toMatchObject({ state: 'succeeded' });
+    await worker.stop();
   }, 90_000);
 
   it('is reported once when it is given up, with the number of its last attempt', async () => {

@@ -90,6 +90,11 @@ export class MessageRunner extends WorkerReports {
     return false;
   }
 
+  /** To be called when a task can be taken that was not to be had before: it was put back, or a suspect has ended. */
+  wakeAll(): void {
+    for (const worker of this.#group) worker.wake();
+  }
+
   /**
    * Runs one attempt. Never rejects. A message of an unknown task fails with `ERR_UNKNOWN_TASK`. Given `beginAlone`, the attempt
    * waits until nothing else runs on this engine in this process; `beginAlone` is called then, to store durably that it begins

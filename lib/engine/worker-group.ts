@@ -65,6 +65,8 @@ export class Starts {
 /** What workers know of each other. */
 export interface Colleague {
   knows(name: string): boolean;
+  /** Called when there may be a task to take. */
+  wake(): void;
 }
 
 /** The workers of one engine in this process. */

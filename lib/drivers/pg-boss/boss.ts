@@ -2,7 +2,7 @@
 
 import { unsupported } from '../../engine/create-engine.js';
 import { isObject } from '../../foreign-value.js';
-import type { TakenJob } from './job.js';
+import type { StoredMessage, TakenJob } from './job.js';
 
 export const queue = 'express-background-tasks';
 
@@ -22,6 +22,7 @@ const queueOptions = {
 };
 
 export interface StoredJob extends TakenJob {
+  readonly data: StoredMessage;
   readonly state: string;
   readonly output: Output | null;
   readonly createdOn: Date;

@@ -21,7 +21,8 @@ export interface Counters {
 
 export interface TakenJob {
   readonly id: string;
-  readonly data: StoredMessage;
+  /** Of a job that somebody else has made it may be anything. */
+  readonly data: StoredMessage | null;
   /** With the id it names this claim: what came later is not touched by its holder. */
   readonly retryCount: number;
   /** The name, of a job that the engine has made. */
@@ -45,6 +46,7 @@ export function attemptOf(retryCount: number, unused = 0): number {
 }
 
 /** How many workers have died while they ran it, since one lived to tell that it failed. */
-export function deathsOf({ retryCount, data: { unused, failed = 0, dropped = 0 } }: TakenJob): number {
+export function deathsOf({ retryCount, data }: TakenJob): number {
+  const { unused, failed = 0, dropped = 0 } = data ?? {};
   return attemptOf(retryCount, unused) - 1 - failed - dropped;
 }

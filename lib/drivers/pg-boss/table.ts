@@ -41,7 +41,14 @@ export class JobTable {
     return row?.id;
   }
 
-  /** To be taken again in so many ms. As each of the next ones, it returns false where the job is not the worker's any more. */
+  // Each of these returns false where the job is not the worker's any more.
+
+  /** While it runs. */
+  note(job: TakenJob, counters: Counters): Promise<boolean> {
+    return this.#update(job, () => 'data = data || $4::text::jsonb', [JSON.stringify(counters)]);
+  }
+
+  /** To be taken again in so many ms. */
   putBack(job: TakenJob, counters: Counters, delay: number): Promise<boolean> {
     const values = [JSON.stringify(counters), delay];
     return this.#update(

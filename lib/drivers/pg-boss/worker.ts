@@ -4,9 +4,9 @@
 // takes tasks by fetch() and not by work(), which cannot pass over the names that the worker does not know, and which
 // waits for the slowest task of a batch before it takes another one.
 
-import { clearInterval, clearTimeout, nextTurn, setInterval, setTimeout } from '../../clock.js';
+import { clearInterval, clearTimeout, monotonicTime, nextTurn, setInterval, setTimeout } from '../../clock.js';
 import { withDeadline } from '../../engine/deadline.js';
-import { givenUpError, mostDeaths } from '../../engine/deaths.js';
+import { givenUpError, isGivenUp, isSuspect } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
 import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
 import { serializeResult } from '../../engine/serialize.js';
@@ -14,7 +14,7 @@ import { retryDelay } from '../../task/retry.js';
 import type { TaskInfo } from '../../task/types.js';
 import { type Boss, queue, type TaskQueue } from './boss.js';
 import { type Ending, Endings } from './endings.js';
-import { attemptOf, type Counters, deathsOf, type TakenJob } from './job.js';
+import { attemptOf, type Counters, deathsOf, type StoredMessage, type TakenJob } from './job.js';
 import type { JobTable } from './table.js';
 
 const pollInterval = 500;
@@ -26,6 +26,7 @@ const foreignDelay = 5000;
 export class PgBossWorker implements DriverWorker {
   readonly #boss: Boss;
   readonly #queue: TaskQueue;
+  readonly #table: JobTable;
   readonly #runner: MessageRunner;
   readonly #endings: Endings;
   /** Taken, and their end not written down. */
@@ -34,6 +35,8 @@ export class PgBossWorker implements DriverWorker {
   readonly #ignored = new Set<string>();
   readonly #looping: Promise<void>;
   readonly #heartbeat: NodeJS.Timeout;
+  /** Till then no task is looked for while one is open. */
+  #heldUpUntil = 0;
   /** No task is looked for before one of those that are open has ended. */
   #isFull = false;
   #wakeUp: (() => void) | undefined = undefined;
@@ -43,6 +46,7 @@ export class PgBossWorker implements DriverWorker {
   constructor(boss: Boss, taskQueue: TaskQueue, table: JobTable, runner: MessageRunner) {
     this.#boss = boss;
     this.#queue = taskQueue;
+    this.#table = table;
     this.#runner = runner;
     this.#endings = new Endings(boss, table, (info, error) => runner.report(info, error));
     this.#heartbeat = setInterval(() => void this.#beat(), heartbeatInterval);
@@ -75,13 +79,26 @@ export class PgBossWorker implements DriverWorker {
       const free = this.#free;
       this.#isFull = free <= 0;
       const taken = this.#isFull ? [] : await this.#fetch(free);
-      for (const job of taken) this.#open.set(job, this.#handle(job));
-      if (taken.length < free || this.#isFull) await this.#pause();
+      const begun = withoutHeldUp(taken, this.#open.size === 0);
+      for (const job of begun) void this.#settle(job, this.#attempt(job));
+      await this.#holdUp(taken.slice(begun.length));
+      if (begun.length < free || this.#isFull) await this.#pause();
     }
+  }
+
+  /**
+   * Puts back a suspect and those behind it. They are looked for again when nothing is open any more, or by the next poll, since
+   * another worker may have taken the suspect.
+   */
+  async #holdUp(jobs: readonly TakenJob[]): Promise<void> {
+    if (jobs.length === 0) return;
+    this.#heldUpUntil = monotonicTime() + pollInterval;
+    await Promise.all(jobs.map((job) => this.#settle(job, Promise.resolve(asIfNotTaken(job)))));
   }
 
   /** The next tasks are fetched while the end of the last ones is written, but no more than so many of those wait. */
   get #free(): number {
+    if (this.#open.size > 0 && monotonicTime() < this.#heldUpUntil) return 0;
     return Math.min(batch, this.#runner.free, 2 * this.#runner.concurrency - this.#open.size);
   }
 
@@ -109,54 +126,80 @@ export class PgBossWorker implements DriverWorker {
     if (this.#open.size > 0) await this.#boss.touch(queue, [...this.#open.keys()]).catch(() => {});
   }
 
-  async #handle(job: TakenJob): Promise<void> {
-    const ending = await this.#attempt(job).catch((error): Ending => ({ kind: 'failed', info: foreign(job), error }));
+  #settle(job: TakenJob, attempt: Promise<Ending>): Promise<void> {
+    const settled = this.#write(job, attempt);
+    this.#open.set(job, settled);
+    return settled;
+  }
+
+  async #write(job: TakenJob, attempt: Promise<Ending>): Promise<void> {
+    const ending = await attempt.catch((error): Ending => ({ kind: 'failed', info: foreign(job), error }));
     if (this.#isFull) this.wake();
     await this.#endings.write(job, ending);
     this.#open.delete(job);
-    this.wake();
+    if (ending.kind === 'put back' || isSuspect(deathsOf(job))) this.#runner.wakeAll();
+    else if (this.#isFull) this.wake();
   }
 
   /** Returns what to write down of it. */
   async #attempt(job: TakenJob): Promise<Ending> {
-    const { name, args, timeout, unused = 0 } = job.data;
-    if (typeof name !== 'string' || typeof args !== 'string') throw new TypeError('The job is no task of this library');
-    const info = { id: job.id, name, attempt: attemptOf(job.retryCount, unused) };
-    if (this.#isStopped) return putBack({ unused: unused + 1 });
+    const { id, retryCount, data } = job;
+    if (typeof data?.name !== 'string' || typeof data.args !== 'string') {
+      throw new TypeError('The job is no task of this library');
+    }
+    const { name, args, timeout, unused, alone = 0 } = data;
+    const info = { id, name, attempt: attemptOf(retryCount, unused) };
+    if (this.#isStopped) return asIfNotTaken(job);
     if (!this.#runner.knows(name)) {
       this.#ignored.add(name);
       if (!this.#runner.isKnownHere(name)) this.#runner.reportUnknown(info);
       // Without its group, a job that somebody else has made would be offered again at once.
-      return putBack({ unused: unused + 1 }, job.groupId === name ? 0 : foreignDelay);
+      return asIfNotTaken(job, job.groupId === name ? 0 : foreignDelay);
     }
-    if (deathsOf(job) >= mostDeaths) {
-      return { kind: 'failed', info: { ...info, attempt: info.attempt - 1 }, error: givenUpError(name) };
+    if (isGivenUp(alone)) {
+      return { kind: 'failed', info: { ...info, attempt: info.attempt - 1 }, error: givenUpError(name, alone) };
     }
-    return endingOf(job, info, await this.#runner.run({ ...info, args: JSON.parse(args), timeout }));
+    const beginAlone = (): Promise<boolean> => this.#table.note(job, { alone: alone + 1 });
+    const message = { ...info, args: JSON.parse(args), timeout };
+    const outcome = await this.#runner.run(message, isSuspect(deathsOf(job)) ? beginAlone : undefined);
+    return endingOf(job, data, info, outcome);
   }
 }
 
-function endingOf({ data }: TakenJob, info: TaskInfo, outcome: AttemptOutcome): Ending {
-  const { retries, failed = 0, dropped = 0, unused = 0 } = data;
+/** A suspect begins where nothing is open. Till then those behind it wait as well: else it would never come to that. */
+function withoutHeldUp(taken: readonly TakenJob[], isIdle: boolean): readonly TakenJob[] {
+  const first = taken.findIndex((job) => isSuspect(deathsOf(job)));
+  if (first === -1) return taken;
+  return taken.slice(0, first === 0 && isIdle ? 1 : first);
+}
+
+function endingOf(job: TakenJob, data: StoredMessage, info: TaskInfo, outcome: AttemptOutcome): Ending {
+  const { retries, failed = 0, dropped = 0, alone = 0 } = data;
   switch (outcome.state) {
     case 'succeeded':
       return { kind: 'completed', result: serializeResult(outcome.result) };
     case 'dropped':
-      return putBack({ dropped: dropped + 1 });
+      return putBack({ dropped: dropped + 1, alone });
     case 'unused':
-      return putBack({ unused: unused + 1 });
+      return asIfNotTaken(job);
     case 'failed': {
       if (retries === undefined || failed >= retries.limit) return { kind: 'failed', info, error: outcome.error };
-      return putBack({ failed: failed + 1 }, Math.ceil(retryDelay(failed + 1, retries)));
+      const delay = Math.ceil(retryDelay(failed + 1, retries));
+      return putBack({ failed: failed + 1, dropped: dropped + deathsOf(job), alone: 0 }, delay);
     }
   }
+}
+
+function asIfNotTaken({ data }: TakenJob, delay?: number): Ending {
+  const { unused = 0, alone = 0 } = data ?? {};
+  return putBack({ unused: unused + 1, alone }, delay);
 }
 
 function putBack(counters: Counters, delay = 0): Ending {
   return { kind: 'put back', counters, delay };
 }
 
-/** Of a job that somebody else has made, whose data may be anything. */
+/** Of a job that somebody else has made. */
 function foreign({ id, retryCount }: TakenJob): TaskInfo {
-  return { id, name: 'unknown', attempt: retryCount + 1 };
+  return { id, name: 'unknown', attempt: attemptOf(retryCount) };
 }
