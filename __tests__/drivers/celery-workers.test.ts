@@ -234,6 +234,16 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
         );
 
         it(
+          'get() without the result tells the same of a task whose result is large',
+          async () => {
+            const { id, result, ...rest } = await run({ name: 'large', args: [1_000_000] });
+            expect(result).toHaveLength(1_000_000);
+            expect(await engine.get(id, { result: false })).toEqual({ id, ...rest });
+          },
+          patience,
+        );
+
+        it(
           'get() tells of a task that runs, and of one that waits for its retry',
           async () => {
             const running = await send(engine, { name: 'sleep', args: [2] });

@@ -1,4 +1,4 @@
-// The hand-over to Celery: what is refused, and what get() tells of the results.
+// The hand-over to Celery: options, and what is refused before anything is sent.
 
 import { randomUUID } from 'node:crypto';
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
@@ -6,15 +6,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runInNewContext } from 'node:vm';
 import express from 'express';
-import { Redis } from 'ioredis';
 import { type CeleryOptions, celery, type Kwargs, kwargs } from '../../lib/drivers/celery/index.js';
 import { type BackgroundTasksError, backgroundTasks, type Task, type TaskEngine, task } from '../../lib/index.js';
 import { serve } from '../fixtures/serve.js';
 import { nested, rabbitmq } from './fixtures/celery.js';
-import { type OwnServer, startRedis } from './fixtures/own-server.js';
 import { type Sent, send } from './fixtures/send.js';
 import { closing } from './fixtures/watched.js';
-import { describeWith } from './requirements.js';
 
 function open(options: CeleryOptions): TaskEngine {
   return closing(celery(options));
@@ -258,111 +255,5 @@ describe('kwargs()', () => {
       });
     };
     expect(calls).toBeInstanceOf(Function);
-  });
-});
-
-describeWith({ program: ['redis-server', '--version'] }, 'celery: get()', () => {
-  let redis: OwnServer;
-  let client: Redis;
-  let engine: TaskEngine;
-  let id: string;
-
-  beforeAll(async () => {
-    redis = await startRedis();
-    client = new Redis(redis.port, '127.0.0.1');
-  });
-
-  afterAll(async () => {
-    client.disconnect();
-    await redis.remove();
-  });
-
-  beforeEach(async () => {
-    const url = `redis://127.0.0.1:${redis.port}`;
-    engine = open({ broker: url, resultBackend: url });
-    ({ id } = await send(engine, { name: 'a', args: [] }));
-  });
-
-  const keep = (meta: unknown): Promise<unknown> =>
-    client.set(`celery-task-meta-${id}`, typeof meta === 'string' ? meta : JSON.stringify(meta));
-
-  it('undefined until a worker has begun: Celery knows nothing of a task that waits', async () => {
-    expect(await engine.get(id)).toBeUndefined();
-  });
-
-  it('undefined for an id that enqueue did not give, whatever is kept under it', async () => {
-    for (const other of [randomUUID(), '', 'x', `${id}0`, '../a', '\ud800', 'x'.repeat(10_000)]) {
-      await client.set(`celery-task-meta-${other}`, JSON.stringify({ status: 'SUCCESS', result: 'secret' }));
-      expect(await engine.get(other)).toBeUndefined();
-    }
-  });
-
-  it('finds an id in upper case', async () => {
-    await keep({ status: 'SUCCESS' });
-    expect(await engine.get(id.toUpperCase())).toEqual({ ...(await engine.get(id)), id });
-  });
-
-  it.each([
-    ['PENDING', 'queued'],
-    ['RECEIVED', 'queued'],
-    ['STARTED', 'running'],
-    ['PROGRESS', 'running'],
-    ['RETRY', 'queued'],
-    ['SUCCESS', 'succeeded'],
-    ['FAILURE', 'failed'],
-    ['REVOKED', 'failed'],
-  ])('%s is %s', async (status, state) => {
-    await keep({ status });
-    expect(await engine.get(id)).toMatchObject({ id, state });
-  });
-
-  it('without result_extended there is no name, and the attempts are one', async () => {
-    await keep({ status: 'STARTED', result: { pid: 1 }, date_done: null });
-    expect(await engine.get(id)).toEqual({ id, name: '', state: 'running', attempts: 1, enqueuedAt: expect.any(Date) });
-  });
-
-  it('with result_extended there are both', async () => {
-    await keep({ status: 'SUCCESS', result: null, name: 'images.resize', retries: 2 });
-    expect(await engine.get(id)).toMatchObject({ name: 'images.resize', attempts: 3, result: null });
-  });
-
-  it.each([
-    ['2026-01-02T03:04:05.678901', '2026-01-02T03:04:05.678Z'],
-    ['2026-01-02T03:04:05.678901+00:00', '2026-01-02T03:04:05.678Z'],
-    ['2026-01-02T03:04:05Z', '2026-01-02T03:04:05.000Z'],
-    ['2026-01-02T03:04:05+02:00', '2026-01-02T01:04:05.000Z'],
-  ])('date_done %s is UTC unless it says otherwise', async (date, expected) => {
-    await keep({ status: 'SUCCESS', date_done: date });
-    expect((await engine.get(id))?.finishedAt?.toISOString()).toBe(expected);
-  });
-
-  it.each([
-    ['no exception', null, { name: 'Error', message: '' }],
-    [
-      'a revoked task',
-      { exc_type: 'TaskRevokedError', exc_message: ['revoked'] },
-      { name: 'TaskRevokedError', message: 'revoked' },
-    ],
-    ['a message that is no list', { exc_type: 'E', exc_message: 'text' }, { name: 'E', message: 'text' }],
-    ['an argument that is no text', { exc_type: 'E', exc_message: [{ a: 1 }] }, { name: 'E', message: '{"a":1}' }],
-  ])('the error of %s', async (_, result, error) => {
-    await keep({ status: 'FAILURE', result });
-    expect((await engine.get(id))?.error).toEqual(error);
-  });
-
-  it.each(['\u0080\u0004pickle', '{"status": "SUCCESS", "result": NaN}'])(
-    'rejects for what is not JSON: %j',
-    async (meta) => {
-      await keep(meta);
-      await expect(engine.get(id)).rejects.toMatchObject({
-        code: 'ERR_INVALID_OPTION',
-        message: expect.stringContaining('result_serializer'),
-      });
-    },
-  );
-
-  it('JSON of another shape is a task that runs', async () => {
-    await keep('null');
-    expect(await engine.get(id)).toMatchObject({ state: 'running', name: '', attempts: 1 });
   });
 });

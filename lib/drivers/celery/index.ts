@@ -2,16 +2,15 @@
 
 import { createEngine, unsupported } from '../../engine/create-engine.js';
 import type { EngineDriver } from '../../engine/driver.js';
-import type { TaskEngine, TaskRecord } from '../../engine/engine.js';
-import { timeOfId } from '../../engine/id.js';
+import type { TaskEngine } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import { BackgroundTasksError } from '../../errors.js';
-import { inspectShort, isAwaitable } from '../../foreign-value.js';
+import { inspectShort, isObject } from '../../foreign-value.js';
 import { type Check, checkOptions } from '../../options.js';
 import { AmqpTransport } from './amqp.js';
 import { type CeleryTransport, celeryMessage } from './message.js';
 import { CeleryRedis, RedisTransport } from './redis.js';
-import { readMeta } from './result.js';
+import { CeleryResults } from './result.js';
 
 export { type Kwargs, kwargs } from './kwargs.js';
 
@@ -45,7 +44,7 @@ export function celery(options: CeleryOptions): TaskEngine {
   checkOptions<CeleryOptions>('celery()', options, {
     broker: isText,
     queue: isText,
-    queueArguments: (value) => (isAwaitable(value) ? undefined : 'an object'),
+    queueArguments: (value) => (isObject(value) ? undefined : 'an object'),
     resultBackend: isText,
   });
   return createEngine(new CeleryDriver(transportOf(options), resultsOf(options)));
@@ -79,10 +78,10 @@ function checkQueueName(queue: string): void {
   );
 }
 
-function resultsOf({ resultBackend }: CeleryOptions): CeleryRedis | undefined {
+function resultsOf({ resultBackend }: CeleryOptions): CeleryResults | undefined {
   if (resultBackend === undefined) return undefined;
   schemeOf('resultBackend', resultBackend, ['redis', 'rediss']);
-  return new CeleryRedis(resultBackend);
+  return new CeleryResults(new CeleryRedis(resultBackend));
 }
 
 /** Says nothing of the rest of the URL, which may hold a password. */
@@ -110,12 +109,12 @@ class CeleryDriver implements EngineDriver {
   };
   readonly find: EngineDriver['find'] | undefined;
   readonly #transport: CeleryTransport;
-  readonly #results: CeleryRedis | undefined;
+  readonly #results: CeleryResults | undefined;
 
-  constructor(transport: CeleryTransport, results: CeleryRedis | undefined) {
+  constructor(transport: CeleryTransport, results: CeleryResults | undefined) {
     this.#transport = transport;
     this.#results = results;
-    this.find = results && ((id, _fields, expired) => findIn(results, id, expired));
+    this.find = results?.find.bind(results);
   }
 
   async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
@@ -128,12 +127,4 @@ class CeleryDriver implements EngineDriver {
     this.#results?.close();
     await this.#transport.close();
   }
-}
-
-/** Celery does not keep when a task was sent; its id does. */
-async function findIn(results: CeleryRedis, id: string, expired: AbortSignal): Promise<TaskRecord | undefined> {
-  const enqueuedAt = timeOfId(id);
-  if (enqueuedAt === undefined) return undefined;
-  const meta = await results.read(`celery-task-meta-${id}`, expired);
-  return meta === null ? undefined : readMeta(id, enqueuedAt, meta);
 }

@@ -1,7 +1,7 @@
 // kwargs(): marks the last argument of a task as Python's keyword arguments.
 
 import { BackgroundTasksError } from '../../errors.js';
-import { isAwaitable } from '../../foreign-value.js';
+import { isObject } from '../../foreign-value.js';
 
 declare const keywordArguments: unique symbol;
 
@@ -33,7 +33,7 @@ function mark<T extends object>(keywords: T): asserts keywords is Kwargs<T> {
 
 /** An object of another realm (vm, Jest) has another Object.prototype, which has no prototype either. */
 function isPlain(values: unknown): boolean {
-  if (!isAwaitable(values)) return false;
+  if (!isObject(values)) return false;
   const prototype: object | null = Object.getPrototypeOf(values);
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
@@ -55,9 +55,9 @@ export function countPositional(args: readonly unknown[], task: string): number 
 }
 
 function holdsKeywords(value: unknown): boolean {
-  return isKeywords(value) || (isAwaitable(value) && Object.values(value).some(holdsKeywords));
+  return isKeywords(value) || (isObject(value) && Object.values(value).some(holdsKeywords));
 }
 
 function isKeywords(value: unknown): value is object {
-  return isAwaitable(value) && marked.has(value);
+  return isObject(value) && marked.has(value);
 }

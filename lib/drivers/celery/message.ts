@@ -7,7 +7,7 @@ import { unsupported } from '../../engine/create-engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import { serializeArguments } from '../../engine/serialize.js';
 import { BackgroundTasksError } from '../../errors.js';
-import { isAwaitable } from '../../foreign-value.js';
+import { isObject } from '../../foreign-value.js';
 import { countPositional } from './kwargs.js';
 
 /** Puts messages into one queue. It connects at the first message, and at the next one after the connection was lost. */
@@ -99,7 +99,7 @@ function refuse({ retries, key }: TaskMessage): void {
 const deepest = 200;
 
 function isDeeper(value: unknown, levels: number): boolean {
-  return isAwaitable(value) && (levels < 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1)));
+  return isObject(value) && (levels < 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1)));
 }
 
 /** With microseconds, since Celery reads the digits after the point as a count of them. */

@@ -22,8 +22,9 @@ export class CeleryRedis {
     return this.#ask((client) => client.lpush(list, value), late);
   }
 
-  read(key: string, late: AbortSignal): Promise<string | null> {
-    return this.#ask((client) => client.get(key), late);
+  /** From one byte to another, both included. Empty if there is no such key. */
+  read(key: string, from: number, to: number, late: AbortSignal): Promise<string> {
+    return this.#ask((client) => client.getrange(key, from, to), late);
   }
 
   close(): void {
