@@ -161,3 +161,11 @@ it('when that throws fails tasks by time slices', async () => {
   expect(await mostInATurn(middleware)).toBeLessThanOrEqual(10);
   expect(middleware.stats).toMatchObject({ pending: 0, running: 0, succeeded: 1, failed: count });
 });
+
+it('a clock that stands still ends a time slice', async () => {
+  const { middleware, gate } = await serveMany({});
+  fakeClock(0);
+  gate.resolve();
+  expect(await mostInATurn(middleware)).toBeLessThanOrEqual(100);
+  expect(middleware.stats).toMatchObject({ pending: 0, running: 0, succeeded: count + 1 });
+});

@@ -1,10 +1,8 @@
 // The workers of one engine in this process, and the order in which their attempts begin: by time slice, so that the event
 // loop gets its turn, and a suspect (deaths.ts) only while nothing else runs.
 
-import { monotonicTime, setImmediate } from '../clock.js';
-
-/** After this many ms of tasks the event loop gets its turn. */
-const timeSlice = 5;
+import { setImmediate } from '../clock.js';
+import { TimeSlice } from '../time-slice.js';
 
 /** An attempt that waits for its turn. */
 export interface Start {
@@ -19,6 +17,7 @@ export class Starts {
   #aloneWaiting = 0;
   #isAloneRunning = false;
   #isScheduled = false;
+  readonly #slice = new TimeSlice();
 
   /** True while a task runs alone or waits for that: then no other is to be taken. */
   get isBlocked(): boolean {
@@ -46,7 +45,7 @@ export class Starts {
 
   readonly #pump = (): void => {
     this.#isScheduled = false;
-    const sliceEnd = monotonicTime() + timeSlice;
+    this.#slice.begin();
     for (let [next] = this.#waiting; next !== undefined; [next] = this.#waiting) {
       // Whatever is in the way schedules the next look when it ends.
       if (this.#isAloneRunning || (next.isAlone && this.#running > 0)) return;
@@ -55,7 +54,7 @@ export class Starts {
       this.#isAloneRunning = next.isAlone;
       this.#running++;
       next.begin();
-      if (monotonicTime() < sliceEnd) continue;
+      if (!this.#slice.isOver()) continue;
       this.#schedule();
       return;
     }

@@ -1,10 +1,11 @@
 // Who goes when: slots, time slices, and the waiting of idle() and close(). What happens to one response's tasks is the list's part.
 
-import { monotonicTime, setImmediate } from '../clock.js';
+import { setImmediate } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { Attempt } from '../task/attempt.js';
 import { type Scope, scope } from '../task/scope.js';
 import type { TaskOutcome } from '../task/types.js';
+import { TimeSlice } from '../time-slice.js';
 import { type Closable, type CloseReport, Closing } from './closing.js';
 import { LinkedSet } from './linked-set.js';
 import type { ListRunner, TaskList } from './list.js';
@@ -24,9 +25,6 @@ export interface Stats {
   abandoned: number;
 }
 
-/** After this many ms of tasks the event loop gets its turn. */
-const timeSlice = 5;
-
 export class Runner implements ListRunner, Closable {
   readonly settings: Settings;
   readonly reports: Reports;
@@ -40,7 +38,7 @@ export class Runner implements ListRunner, Closable {
   readonly #stats: Stats = { pending: 0, running: 0, succeeded: 0, failed: 0, skipped: 0, cancelled: 0, abandoned: 0 };
   #freeSlots: number;
   #isPumpScheduled = false;
-  #sliceEnd = 0;
+  readonly #slice = new TimeSlice();
   isClosed = false;
   #closing: Closing | undefined = undefined;
   /** From the timeout of close() on, until all that was left is given up. */
@@ -125,7 +123,7 @@ export class Runner implements ListRunner, Closable {
   }
 
   isSliceOver(): boolean {
-    return this.#givingUp !== undefined || this.#isTimeUp();
+    return this.#givingUp !== undefined || this.#slice.isOver();
   }
 
   idle(): Promise<void> {
@@ -171,28 +169,24 @@ export class Runner implements ListRunner, Closable {
   };
 
   #runSlice(): void {
-    this.#sliceEnd = monotonicTime() + timeSlice;
+    this.#slice.begin();
     if (this.#givingUp === undefined) this.#runLists();
     else this.#continueGivingUp(this.#givingUp);
     if (this.#givingUp !== undefined || !this.#ready.isEmpty) this.#schedulePump();
-  }
-
-  #isTimeUp(): boolean {
-    return monotonicTime() >= this.#sliceEnd;
   }
 
   #runLists(): void {
     let list = this.#ready.shift();
     while (list !== undefined) {
       list.advance();
-      list = this.#isTimeUp() ? undefined : this.#ready.shift();
+      list = this.#slice.isOver() ? undefined : this.#ready.shift();
     }
   }
 
   #continueGivingUp(givingUp: Iterator<unknown>): void {
     let isDone = false;
     do isDone = givingUp.next().done === true;
-    while (!isDone && !this.#isTimeUp());
+    while (!isDone && !this.#slice.isOver());
     if (isDone) this.#givingUp = undefined;
   }
 }
