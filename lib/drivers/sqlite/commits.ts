@@ -2,7 +2,8 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { setImmediate, setTimeout } from '../../clock.js';
-import { isBusy, type SqliteDatabase, TransactionOpen } from './database.js';
+import type { Connection } from './connection.js';
+import { FilesLost, isBusy, TransactionOpen } from './database.js';
 
 export interface Write {
   /** Somebody is promised that it survives a loss of power. */
@@ -19,26 +20,23 @@ export interface Write {
 const longestBusyDelay = 25;
 
 /** Between tries while the database cannot be written for another reason, a full disk say, in ms. */
-const brokenDelay = 500;
+const brokenDelay = 250;
 
 export class GroupCommit {
-  readonly #database: SqliteDatabase;
+  readonly #connection: Connection;
   readonly #begin;
   readonly #commit;
   readonly #rollback;
   #writes: Write[] = [];
   /** Applied after the others: what takes tasks shall see those that were enqueued in the same turn. */
   readonly #last = new Set<Write>();
-  readonly #setDurable: (isDurable: boolean) => void;
-  #isDurable: boolean | undefined = undefined;
   #isScheduled = false;
   #busyDelay = 0;
   readonly #idleListeners: (() => void)[] = [];
 
-  /** `setDurable` says whether the next commits are to wait until the disk has them. */
-  constructor(database: SqliteDatabase, setDurable: (isDurable: boolean) => void) {
-    this.#database = database;
-    this.#setDurable = setDurable;
+  constructor(connection: Connection) {
+    const { database } = connection;
+    this.#connection = connection;
     this.#begin = database.prepare('BEGIN IMMEDIATE');
     this.#commit = database.prepare('COMMIT');
     this.#rollback = database.prepare('ROLLBACK');
@@ -47,6 +45,11 @@ export class GroupCommit {
   add(write: Write): void {
     this.#writes.push(write);
     this.#schedule();
+  }
+
+  /** To be called before what is read outside of a transaction. Throws where it would not be what is stored. */
+  ensure(): void {
+    this.#connection.ensure();
   }
 
   /** Applies the write once, after all others. */
@@ -92,11 +95,15 @@ export class GroupCommit {
     try {
       this.#transaction(all);
     } catch (error) {
-      return isBusy(error) || all.length <= 1 ? this.#keep(writes, last, error) : this.#writeEach(writes, last);
+      return isBusy(error) || error instanceof FilesLost || all.length <= 1
+        ? this.#keep(writes, last, error)
+        : this.#writeEach(writes, last);
     }
     this.#busyDelay = 0;
-    for (const write of all) write.committed();
-    return undefined;
+    const promised = all.filter(({ isDurable }) => isDurable);
+    const fault = promised.length > 0 ? this.#connection.fault() : undefined;
+    for (const write of all) if (fault === undefined || !write.isDurable) write.committed();
+    return fault === undefined ? undefined : this.#keep(promised, [], fault);
   }
 
   /** What cannot be written shall not keep the others from it. */
@@ -116,23 +123,19 @@ export class GroupCommit {
   }
 
   #transaction(writes: readonly Write[]): void {
-    if (this.#database.inTransaction) throw new TransactionOpen();
+    const { database } = this.#connection;
+    if (database.inTransaction) throw new TransactionOpen();
+    this.#connection.ensure();
     try {
-      this.#prepareFor(writes.some(({ isDurable }) => isDurable));
+      this.#connection.setDurable(writes.some(({ isDurable }) => isDurable));
       this.#begin.run();
       for (const write of writes) write.apply();
       this.#commit.run();
     } catch (error) {
       // If not, it never began, or SQLite has ended it itself.
-      if (this.#database.inTransaction) this.#rollback.run();
+      if (database.inTransaction) this.#rollback.run();
       throw error;
     }
-  }
-
-  #prepareFor(isDurable: boolean): void {
-    if (isDurable === this.#isDurable) return;
-    this.#setDurable(isDurable);
-    this.#isDurable = isDurable;
   }
 
   /** Doubles, with some chance in it so that two processes do not meet again and again. */

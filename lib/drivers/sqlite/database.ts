@@ -22,6 +22,9 @@ export function prepare<Row>(database: SqliteDatabase, sql: string): SqliteState
   return statement;
 }
 
+/** What is written would not be found in the file of that name. */
+export class FilesLost extends Error {}
+
 /** The database has a transaction open that is not ours, and what is written now would share its fate. */
 export class TransactionOpen extends Error {
   constructor() {

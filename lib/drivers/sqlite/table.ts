@@ -91,7 +91,7 @@ export class TaskTable {
       `INSERT INTO background_tasks
        (id, name, args, timeout, retries, priority, key, state, run_at, delayed_at, enqueued_at)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (key) WHERE key IS NOT NULL AND finished_at IS NULL DO NOTHING`,
+       ON CONFLICT (key) WHERE key IS NOT NULL AND finished_at IS NULL DO NOTHING ON CONFLICT (id) DO NOTHING`,
     );
     this.#findKey = prepare<{ id: string }>(
       database,
@@ -149,10 +149,10 @@ export class TaskTable {
     this.#isQueued = prepare(database, "SELECT 1 FROM background_tasks WHERE state = 'queued' AND name = ? LIMIT 1");
   }
 
-  /** Returns the id: where a live task has the same key, that one's. */
+  /** Returns the id: where a live task has the same key, that one's. What is stored already stays. */
   insert(row: NewRow): string {
     if (this.#insert.run(...row).changes === 1) return String(row[0]);
-    return String(this.#findKey.get(row[6])?.id);
+    return this.#findKey.get(row[6])?.id ?? String(row[0]);
   }
 
   /** Without its result, a large one is not read. */

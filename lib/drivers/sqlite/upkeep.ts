@@ -76,6 +76,7 @@ export class Upkeep {
     }
     this.#setTimer(this.#settings.pollInterval);
     try {
+      this.#commits.ensure();
       this.#look(runner);
     } catch (error) {
       if (!isBusy(error)) runner.storeFailed(error);

@@ -109,6 +109,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     this.#setTimer(Math.min(pollInterval, lease.renewal));
     const now = wallClockTime();
     try {
+      this.#commits.ensure();
       if (this.isRenewalDue || this.#leases.isAnyOverdue(now, lease) || this.#isWorkWaiting(now)) {
         this.#commits.addLast(this.#turn);
       } else {

@@ -1,0 +1,78 @@
+// A file that SQLite has open in this process: whether its name still leads to it, and whether it is still locked.
+
+import { fstatSync, readdirSync, statSync } from 'node:fs';
+import { FileLock } from './file-lock.js';
+
+/** Those on which locks were seen. Where none was, the system does not show them, and nothing can be said. */
+const devicesWithLocks = new Set<number>();
+
+export class OpenFile {
+  readonly name: string;
+  readonly #device: number | undefined;
+  readonly #inode: number | undefined;
+  readonly #lockedByte: number | undefined;
+  #lock: FileLock | undefined = undefined;
+
+  /** The file that has this name now. `lockedByte`: SQLite has it locked for as long as the file is open. */
+  constructor(name: string, lockedByte?: number) {
+    this.name = name;
+    const stats = statSync(name, { throwIfNoEntry: false });
+    this.#device = stats?.dev;
+    this.#inode = stats?.ino;
+    this.#lockedByte = lockedByte;
+  }
+
+  hasItsName(): boolean {
+    const stats = statSync(this.name, { throwIfNoEntry: false });
+    return stats !== undefined && stats.ino === this.#inode && stats.dev === this.#device;
+  }
+
+  isUnlocked(): boolean {
+    if (this.#lockedByte === undefined || this.#device === undefined) return false;
+    if (this.#lock?.isHeld() === true) return false;
+    this.close();
+    this.#lock = this.#findLock(this.#lockedByte);
+    if (this.#lock !== undefined) devicesWithLocks.add(this.#device);
+    return this.#lock === undefined && devicesWithLocks.has(this.#device);
+  }
+
+  /** Whether this process has it open, as far as the system tells. */
+  isOpen(): boolean {
+    return this.#descriptors()?.length !== 0;
+  }
+
+  close(): void {
+    this.#lock?.close();
+    this.#lock = undefined;
+  }
+
+  /** By any descriptor: SQLite locks a file once for all of its connections. */
+  #findLock(byte: number): FileLock | undefined {
+    for (const descriptor of this.#descriptors() ?? []) {
+      const lock = FileLock.find(descriptor, byte);
+      if (lock !== undefined) return lock;
+    }
+    return undefined;
+  }
+
+  /** Those of this process that lead to the file. */
+  #descriptors(): number[] | undefined {
+    return openDescriptors()?.filter((descriptor) => {
+      try {
+        const { ino, dev } = fstatSync(descriptor);
+        return ino === this.#inode && dev === this.#device;
+      } catch {
+        return false; // The one that listed them.
+      }
+    });
+  }
+}
+
+/** Of this process. Undefined where the system does not list them. */
+function openDescriptors(): number[] | undefined {
+  try {
+    return readdirSync('/dev/fd').map(Number);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,133 @@
+// An engine's own connection to a file. It is opened anew where what is written to it would not be found in the file.
+
+import type Database from 'better-sqlite3';
+import type { Connection } from './connection.js';
+import type { FilesLost, SqliteDatabase, SqliteStatement } from './database.js';
+import { closeAside, openFile } from './file.js';
+import { OpenFiles } from './open-files.js';
+
+/** Those of this process: SQLite locks a file once for all of them, so that they have to let go of it together. */
+const connections = new Set<OwnConnection>();
+
+export class OwnConnection implements Connection, SqliteDatabase {
+  readonly readonly = false;
+  readonly #path: string;
+  readonly #statements: OwnStatement[] = [];
+  #database: Database.Database;
+  #files: OpenFiles;
+  #isDurable: boolean | undefined = undefined;
+  #isClosed = false;
+
+  /** `path`: absolute, or `:memory:`. */
+  constructor(path: string) {
+    this.#path = path;
+    this.#database = openFile(path, { isFirst: true });
+    this.#files = this.#look();
+    connections.add(this);
+  }
+
+  get database(): SqliteDatabase {
+    return this;
+  }
+
+  get open(): boolean {
+    return !this.#isClosed;
+  }
+
+  get inTransaction(): boolean {
+    return this.#database.inTransaction;
+  }
+
+  prepare(sql: string): SqliteStatement {
+    const statement = new OwnStatement(sql, this.#database);
+    this.#statements.push(statement);
+    return statement;
+  }
+
+  exec(sql: string): unknown {
+    return this.#database.exec(sql);
+  }
+
+  fault(): FilesLost | undefined {
+    return this.#files.fault();
+  }
+
+  ensure(): void {
+    if (this.#isClosed) return;
+    if (this.#database.open) {
+      if (this.fault() === undefined) return;
+      for (const connection of connections) if (connection.#path === this.#path) connection.#letGo();
+    }
+    this.#database = openFile(this.#path, { isFirst: false });
+    this.#files = this.#look();
+    this.#isDurable = undefined;
+    for (const statement of this.#statements) statement.prepareOn(this.#database);
+  }
+
+  setDurable(isDurable: boolean): void {
+    if (isDurable === this.#isDurable) return;
+    // Without a log less than FULL could spoil the file. Not every file system can have one, and memory cannot.
+    const hasLog = this.#database.pragma('journal_mode', { simple: true }) === 'wal';
+    if (hasLog) this.#database.pragma(`synchronous = ${isDurable ? 'FULL' : 'NORMAL'}`);
+    this.#isDurable = isDurable;
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    connections.delete(this);
+    if (!this.#database.open) return;
+    if (this.fault() === undefined) {
+      this.#database.close(); // The last connection to a file writes its log back, and removes it.
+      this.#files.close();
+    } else {
+      this.#letGo();
+    }
+  }
+
+  /** Of what was just opened. Another connection of the process may still hold on to what is lost. */
+  #look(): OpenFiles {
+    const files = new OpenFiles(this.#database, this.#path);
+    const fault = files.fault();
+    if (fault === undefined) return files;
+    this.#files = files;
+    this.#letGo();
+    throw fault;
+  }
+
+  #letGo(): void {
+    if (!this.#database.open) return;
+    // SQLite itself leaves alone what has another file's name now.
+    if (this.#files.isMoved()) this.#database.close();
+    else closeAside(this.#database, this.#files.realName);
+    this.#files.close();
+  }
+}
+
+/** Is prepared again whenever the file is opened anew. */
+class OwnStatement implements SqliteStatement {
+  readonly #sql: string;
+  #statement: Database.Statement;
+
+  constructor(sql: string, database: Database.Database) {
+    this.#sql = sql;
+    this.#statement = database.prepare(sql);
+  }
+
+  prepareOn(database: Database.Database): void {
+    this.#statement = database.prepare(this.#sql);
+  }
+
+  run(...values: unknown[]): { changes: number } {
+    return this.#statement.run(...values);
+  }
+
+  get(...values: unknown[]): unknown {
+    return this.#statement.get(...values);
+  }
+
+  all(...values: unknown[]): unknown[] {
+    return this.#statement.all(...values);
+  }
+
+  safeIntegers(): void {} // The connection is ours, and has numbers.
+}
