@@ -65,6 +65,27 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
     longPatience,
   );
 
+  it(
+    'has no such virtual host: the option is at fault, until there is one; its user may have a password of any letters',
+    async () => {
+      const engine = open({ broker: `amqp://ad%C3%A0:p%40%C3%9F%25@127.0.0.1:${node.port}/%2F%C5%BE` });
+      await expect(send(engine, { name: 'a', args: [] })).rejects.toMatchObject({
+        code: 'ERR_ENGINE_UNAVAILABLE',
+        message: expect.stringContaining('ACCESS_REFUSED'),
+      });
+      await node.addUser('adà', 'p@ß%');
+      for (let round = 0; round < 2; round++) {
+        await expect(send(engine, { name: 'a', args: [] })).rejects.toMatchObject({
+          code: 'ERR_INVALID_OPTION',
+          message: expect.stringContaining('celery: RabbitMQ refuses the virtual host in "broker": there is none'),
+        });
+      }
+      await node.addVirtualHost('/ž', 'adà');
+      await send(engine, { name: 'a', args: [] });
+    },
+    longPatience,
+  );
+
   it.each([
     ['more than 1 MiB', 2_000_000, 3_000_000],
     ['less', 20_000, 30_000],

@@ -1,6 +1,7 @@
 // The hand-over to Celery over a Redis that fails.
 
 import { Redis } from 'ioredis';
+import { newId } from '../../lib/engine/id.js';
 import { describeOutages } from './celery-outages.js';
 import {
   eventually,
@@ -125,4 +126,48 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery over Redis: a s
     },
     longPatience,
   );
+
+  it('does not have the database: the option is at fault, and nothing is stored in another one', async () => {
+    const backend = `redis://127.0.0.1:${server.port}/16`;
+    for (let round = 0; round < 2; round++) {
+      await expect(send(open({ broker: backend }), { name: 'a', args: [] })).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: 'celery: Redis refuses the database in "broker": ERR DB index is out of range',
+      });
+      await expect(open({ broker, resultBackend: backend }).get(newId())).rejects.toMatchObject({
+        code: 'ERR_INVALID_OPTION',
+        message: 'celery: Redis refuses the database in "resultBackend": ERR DB index is out of range',
+      });
+    }
+    expect(await storedInRedis(server.port, 'celery')).toEqual([]);
+  });
+
+  it('has something else under the name of the queue: the option is at fault', async () => {
+    const admin = new Redis(broker);
+    await admin.set('taken', 'text');
+    await expect(send(open({ broker, queue: 'taken' }), { name: 'a', args: [] })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('celery: "queue" is the name of something else in this database: WRONGTYPE'),
+    });
+    admin.disconnect();
+  });
+
+  it('lets the user in later, or to the database: the engine connects anew, with a password of any letters', async () => {
+    const admin = new Redis(broker);
+    const engine = open({ broker: `redis://ad%C3%A0:p%40%C3%9F%25@127.0.0.1:${server.port}/1` });
+    const rejects = async (reason: string): Promise<void> => {
+      for (let round = 0; round < 2; round++) {
+        await expect(send(engine, { name: 'a', args: [] })).rejects.toMatchObject({
+          code: 'ERR_ENGINE_UNAVAILABLE',
+          message: expect.stringContaining(reason),
+        });
+      }
+    };
+    await rejects('WRONGPASS');
+    await admin.acl('SETUSER', 'adà', 'on', '>p@ß%', '~*', '+@all', '-select');
+    await rejects('NOPERM');
+    await admin.acl('SETUSER', 'adà', '+select');
+    await send(engine, { name: 'a', args: [] });
+    admin.disconnect();
+  });
 });

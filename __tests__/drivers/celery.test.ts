@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { inspect } from 'node:util';
 import { runInNewContext } from 'node:vm';
 import express from 'express';
 import { type CeleryOptions, celery, type Kwargs, kwargs } from '../../lib/drivers/celery/index.js';
@@ -21,7 +22,7 @@ describe('celery(): options', () => {
   const refused: [string, unknown, string][] = [
     ['no options', undefined, 'the options must be an object'],
     ['no broker', {}, '"broker" must be a URL (amqp://, amqps://, redis://, rediss://); there is none'],
-    ['a broker without a scheme', { broker: 'localhost' }, 'there is none'],
+    ['a broker without a scheme', { broker: 'localhost' }, 'it is none'],
     ['a broker of another kind', { broker: 'sqs://key:secret@host' }, 'it is sqs://'],
     ['a broker that is no text', { broker: 1 }, '"broker" must be a string'],
     [
@@ -39,7 +40,7 @@ describe('celery(): options', () => {
     [
       'queue arguments that are no object',
       { broker: rabbitmq, queueArguments: 1 },
-      '"queueArguments" must be an object',
+      '"queueArguments" must be a plain object',
     ],
     ['queue arguments over Redis', { broker: 'redis://localhost', queueArguments: {} }, 'a queue in Redis has none'],
     [
@@ -50,18 +51,63 @@ describe('celery(): options', () => {
     [
       'a database that is no number',
       { broker: 'redis://localhost/virtual' },
-      'the database in "broker" must be a number',
+      '"broker" must have a number as its database',
     ],
     [
       'such a database in the query',
       { broker: 'rediss://localhost?db=a' },
-      'the database in "broker" must be a number',
+      '"broker" must have a number as its database',
     ],
     [
       'such a database of the results',
       { broker: rabbitmq, resultBackend: 'redis://localhost/1x' },
-      'the database in "resultBackend" must be a number',
+      '"resultBackend" must have a number as its database',
     ],
+    ['a URL without an authority', { broker: 'amqp:localhost' }, '"broker" must be a URL'],
+    ['a port that there cannot be', { broker: 'redis://localhost:65536' }, '"broker" must be a URL'],
+    ['a list of brokers', { broker: 'amqp://a;amqp://b' }, '"broker" must name one server'],
+    ['a list of hosts', { broker: 'redis://a,b' }, '"broker" must name one server'],
+    [
+      'a password that is badly encoded',
+      { broker: 'redis://:100%@localhost' },
+      '"broker" has a "%" that does not begin a percent-encoding',
+    ],
+    [
+      'a virtual host that is badly encoded',
+      { broker: 'amqp://localhost/100%25%' },
+      '"broker" has a "%" that does not begin a percent-encoding',
+    ],
+    [
+      'a virtual host that is too long',
+      { broker: `amqp://localhost/${'%C5%BE'.repeat(128)}` },
+      '"broker" must have a virtual host of at most 255 bytes',
+    ],
+    ...['heartbeat=1m', 'heartbeat=65536', 'heartbeat=-1', 'channelMax=', 'frameMax=4095'].map(
+      (query): [string, unknown, string] => [
+        `amqplib's ${query}`,
+        { broker: `amqp://localhost?${query}` },
+        `as its "${query.split('=')[0]}"`,
+      ],
+    ),
+    ...['unacked', 'unacked_index', 'unacked_mutex', '_kombu.binding.celery'].map(
+      (queue): [string, unknown, string] => [
+        `kombu's own key ${queue} as a queue in Redis`,
+        { broker: 'redis://localhost', queue },
+        '"queue" must be another name: Celery keeps this one for itself',
+      ],
+    ),
+    ...[rabbitmq, 'redis://localhost'].map((broker): [string, unknown, string] => [
+      `half a surrogate pair in the name of a queue of ${broker}`,
+      { broker, queue: 'a\ud800' },
+      '"queue" must be without half a surrogate pair',
+    ]),
+    ...[[1], new Map(), { x: () => 1 }, { x: 1n }, { x: null }, { x: Number.NaN }, { x: [1] }].map(
+      (queueArguments): [string, unknown, string] => [
+        `the queue arguments ${inspect(queueArguments)}`,
+        { broker: rabbitmq, queueArguments },
+        '"queueArguments" must be a plain object of strings, numbers and booleans',
+      ],
+    ),
     ['an unknown option', { broker: rabbitmq, exchange: 'x' }, 'unknown option "exchange"'],
   ];
   it.each(refused)('refuses %s', (_, options, message) => {
@@ -70,14 +116,34 @@ describe('celery(): options', () => {
     );
   });
 
-  it.each(['redis://localhost', 'redis://localhost/', 'redis://localhost/15', 'amqp://localhost/virtual'])(
-    'takes %s',
-    (broker) => {
-      expect(() => celery({ broker })).not.toThrow();
-    },
-  );
+  it.each([
+    'redis://localhost',
+    'redis://localhost/',
+    'redis://localhost/15',
+    'redis://:100%25@localhost',
+    'amqp://localhost/virtual',
+    'amqp://localhost//',
+    'amqp://ad%C3%A0:p%40ss@localhost/%2F?heartbeat=0&frameMax=4096',
+  ])('takes %s', (broker) => {
+    expect(() => celery({ broker })).not.toThrow();
+  });
 
-  it.each(['sqs://key:secret@host', 'redis://:secret@host/secret'])('shows nothing of the bad URL %s', (broker) => {
+  it('takes queue arguments that are strings, numbers, booleans or undefined, and copies them', async () => {
+    const queueArguments: Record<string, unknown> = { 'x-max-priority': 5, a: 'b', c: true, d: undefined };
+    const engine = open({ broker: 'amqp://127.0.0.1:1', queueArguments });
+    queueArguments['x-max-priority'] = 1;
+    await expect(send(engine, { name: 'a', args: [], priority: 5 })).rejects.toMatchObject({
+      code: 'ERR_ENGINE_UNAVAILABLE',
+    });
+  });
+
+  it.each([
+    'sqs://key:secret@host',
+    'redis://:secret@host/secret',
+    'redis://:secret%@host',
+    'redis://secret:secret@a,b',
+    'amqp://:secret@host?heartbeat=secret',
+  ])('shows nothing of the bad URL %s', (broker) => {
     expect(() => celery({ broker })).toThrow(
       expect.not.objectContaining({ message: expect.stringContaining('secret') }),
     );
@@ -135,6 +201,8 @@ describe('celery(): what it cannot do is refused before anything is sent', () =>
     ['a delay beyond the years of Python', { delay: 8000 * 365.25 * 86_400_000 }, '"delay" is not possible'],
     ['a delay beyond the years of JavaScript', { delay: Number.MAX_SAFE_INTEGER }, '"delay" is not possible'],
     ['a priority', { priority: 1 }, '"priority" is not possible'],
+    ['a name that RabbitMQ could not carry', { name: 'x'.repeat(2001) }, '"name" is not possible: it must be at most'],
+    ['a name that is no text', { name: 'a\ud800' }, '"name" is not possible: it has half a surrogate pair'],
   ];
   for (const [scheme, broker] of Object.entries(nowhere)) {
     it.each(refused)(`${scheme}: %s`, async (_, option, message) => {

@@ -1,14 +1,10 @@
 // One connection to RabbitMQ and its channel: if either is lost, so are both.
 
-import type { ChannelModel, ConfirmChannel, Options } from 'amqplib';
+import type { ChannelModel, ConfirmChannel, Options, SocketOptions } from 'amqplib';
 import { monotonicTime, sleep } from '../../clock.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { type CeleryMessage, missingPackage } from './message.js';
-
-export interface Queue {
-  readonly name: string;
-  readonly arguments: Readonly<Record<string, unknown>>;
-}
+import type { Queue } from './queue.js';
 
 export class AmqpLink {
   readonly #channel: Promise<ConfirmChannel>;
@@ -23,7 +19,7 @@ export class AmqpLink {
   #reason: Error | undefined = undefined;
   #connection: ChannelModel | undefined = undefined;
 
-  constructor(url: string, queue: Queue, onLost: () => void) {
+  constructor(url: URL, queue: Queue, onLost: () => void) {
     this.#queue = queue;
     this.#onLost = onLost;
     this.#channel = this.#open(url);
@@ -73,7 +69,7 @@ export class AmqpLink {
     this.cut(); // A socket that could not be flushed would keep the process up.
   }
 
-  async #open(url: string): Promise<ConfirmChannel> {
+  async #open(url: URL): Promise<ConfirmChannel> {
     try {
       const connection = await this.#connect(url);
       const channel = await connection.createConfirmChannel();
@@ -89,10 +85,11 @@ export class AmqpLink {
     }
   }
 
-  async #connect(url: string): Promise<ChannelModel> {
+  async #connect(url: URL): Promise<ChannelModel> {
     const clientProperties = { connection_name: 'express-background-tasks' };
-    const socketOptions = { timeout: 4000, noDelay: true, clientProperties, signal: this.#socket.signal };
-    const connection = await loadAmqplib().connect(withHeartbeat(url), socketOptions);
+    const { signal } = this.#socket;
+    const options = { timeout: 4000, noDelay: true, clientProperties, signal, ...credentialsOf(url) };
+    const connection = await loadAmqplib().connect(withHeartbeat(url), options).catch(explain);
     this.#connection = connection;
     connection.on('error', (error) => this.#learn(error));
     connection.on('close', this.#onLost);
@@ -162,10 +159,26 @@ function propertiesOf({ id, headers, priority }: CeleryMessage): Properties {
 }
 
 /** By it a blocked broker, which does not read, notices within seconds that a connection has been given up. */
-function withHeartbeat(url: string): string {
-  const parsed = new URL(url);
-  if (!parsed.searchParams.has('heartbeat')) parsed.searchParams.set('heartbeat', '10');
-  return parsed.href;
+function withHeartbeat({ href }: URL): string {
+  const url = new URL(href);
+  if (!url.searchParams.has('heartbeat')) url.searchParams.set('heartbeat', '10');
+  return url.href;
+}
+
+/** amqplib itself would read percent-encoded UTF-8 as Latin-1. */
+function credentialsOf({ username, password }: URL): Pick<SocketOptions, 'credentials'> {
+  if (username === '' && password === '') return {}; // Its default is guest.
+  const { plain } = loadAmqplib().credentials;
+  return { credentials: plain(decodeURIComponent(username), decodeURIComponent(password)) };
+}
+
+/** RabbitMQ says why it refuses the virtual host, but amqplib does not pass it on. */
+function explain(error: unknown): never {
+  if (!(error instanceof Error && error.message.startsWith('Expected ConnectionOpenOk; got <ConnectionClose')))
+    throw error;
+  const reason = 'there is none of this name, the user may not use it, it is down, or it takes no more connections';
+  const message = `celery: RabbitMQ refuses the virtual host in "broker": ${reason}`;
+  throw new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause: error });
 }
 
 export function loadAmqplib(): typeof import('amqplib') {

@@ -1,17 +1,18 @@
 // Celery over RabbitMQ: a durable queue, a channel with publisher confirms, and a connection that is opened when needed.
 
 import { unsupported } from '../../engine/create-engine.js';
-import { AmqpLink, hasCode, loadAmqplib, preconditionFailed, type Queue } from './amqp-link.js';
+import { AmqpLink, hasCode, loadAmqplib, preconditionFailed } from './amqp-link.js';
 import type { CeleryMessage, CeleryTransport } from './message.js';
+import type { Queue } from './queue.js';
 
 export class AmqpTransport implements CeleryTransport {
-  readonly #url: string;
+  readonly #url: URL;
   readonly #queue: Queue;
   #link: AmqpLink | undefined = undefined;
   readonly #lanes: Promise<void>[] = [];
   #nextLane = 0;
 
-  constructor(url: string, queue: Queue) {
+  constructor(url: URL, queue: Queue) {
     loadAmqplib(); // A package that is missing fails here, not at the first message.
     this.#url = url;
     this.#queue = queue;

@@ -4,13 +4,13 @@ import { createEngine, unsupported } from '../../engine/create-engine.js';
 import type { EngineDriver } from '../../engine/driver.js';
 import type { TaskEngine } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
-import { BackgroundTasksError } from '../../errors.js';
-import { inspectShort, isObject } from '../../foreign-value.js';
-import { type Check, checkOptions } from '../../options.js';
+import { checkOptions, isText } from '../../options.js';
 import { AmqpTransport } from './amqp.js';
 import { type CeleryTransport, celeryMessage } from './message.js';
+import { checkQueue, isQueueArguments, isRabbitmqQueue, isRedisQueue } from './queue.js';
 import { CeleryRedis, RedisTransport } from './redis.js';
 import { CeleryResults } from './result.js';
+import { isRabbitmq, rabbitmqSchemes, readUrl, redisSchemes } from './url.js';
 
 export { type Kwargs, kwargs } from './kwargs.js';
 
@@ -44,61 +44,24 @@ export function celery(options: CeleryOptions): TaskEngine {
   checkOptions<CeleryOptions>('celery()', options, {
     broker: isText,
     queue: isText,
-    queueArguments: (value) => (isObject(value) ? undefined : 'an object'),
+    queueArguments: isQueueArguments,
     resultBackend: isText,
   });
   return createEngine(new CeleryDriver(transportOf(options), resultsOf(options)));
 }
 
-const isText: Check = (value) => (typeof value === 'string' && value !== '' ? undefined : 'a string that is not empty');
-
 function transportOf({ broker, queue = 'celery', queueArguments }: CeleryOptions): CeleryTransport {
-  if (schemeOf('broker', broker, ['amqp', 'amqps', 'redis', 'rediss']).startsWith('amqp')) {
-    checkQueueName(queue);
-    return new AmqpTransport(broker, { name: queue, arguments: queueArguments ?? {} });
+  const url = readUrl('broker', broker, [...rabbitmqSchemes, ...redisSchemes]);
+  if (isRabbitmq(url)) {
+    return new AmqpTransport(url, { name: checkQueue(queue, isRabbitmqQueue), arguments: { ...queueArguments } });
   }
   if (queueArguments !== undefined) throw unsupported('celery', 'queueArguments', 'a queue in Redis has none');
-  return new RedisTransport(broker, queue);
-}
-
-/** What RabbitMQ would refuse at each enqueue, or, with a line break, take for another queue. */
-function checkQueueName(queue: string): void {
-  const expected =
-    Buffer.byteLength(queue) > 255
-      ? 'at most 255 bytes long'
-      : queue.startsWith('amq.')
-        ? 'without the prefix "amq.", which RabbitMQ keeps for itself'
-        : /[\r\n]/.test(queue)
-          ? 'without line breaks'
-          : undefined;
-  if (expected === undefined) return;
-  throw new BackgroundTasksError(
-    'ERR_INVALID_OPTION',
-    `celery(): "queue" must be ${expected}, not ${inspectShort(queue)}`,
-  );
+  return new RedisTransport(url, checkQueue(queue, isRedisQueue));
 }
 
 function resultsOf({ resultBackend }: CeleryOptions): CeleryResults | undefined {
   if (resultBackend === undefined) return undefined;
-  schemeOf('resultBackend', resultBackend, ['redis', 'rediss']);
-  return new CeleryResults(new CeleryRedis(resultBackend));
-}
-
-/** Says nothing of the rest of the URL, which may hold a password. */
-function schemeOf(option: string, value: unknown, known: readonly string[]): string {
-  const url = typeof value === 'string' && URL.canParse(value) ? new URL(value) : undefined;
-  const scheme = url?.protocol.slice(0, -1);
-  if (url === undefined || scheme === undefined || !known.includes(scheme)) {
-    const expected = known.map((name) => `${name}://`).join(', ');
-    const found = scheme === undefined ? 'there is none' : `it is ${scheme}://`;
-    throw new BackgroundTasksError('ERR_INVALID_OPTION', `celery(): "${option}" must be a URL (${expected}); ${found}`);
-  }
-  // ioredis would ask Redis for the database NaN, leave that rejection unhandled, and go on in database 0.
-  const databases = scheme.startsWith('redis') ? [url.pathname.slice(1), url.searchParams.get('db') ?? ''] : [];
-  if (databases.some((database) => /\D/.test(database))) {
-    throw new BackgroundTasksError('ERR_INVALID_OPTION', `celery(): the database in "${option}" must be a number`);
-  }
-  return scheme;
+  return new CeleryResults(new CeleryRedis('resultBackend', readUrl('resultBackend', resultBackend, redisSchemes)));
 }
 
 class CeleryDriver implements EngineDriver {

@@ -32,7 +32,7 @@ function mark<T extends object>(keywords: T): asserts keywords is Kwargs<T> {
 }
 
 /** An object of another realm (vm, Jest) has another Object.prototype, which has no prototype either. */
-function isPlain(values: unknown): boolean {
+export function isPlain(values: unknown): values is object {
   if (!isObject(values)) return false;
   const prototype: object | null = Object.getPrototypeOf(values);
   return prototype === null || Object.getPrototypeOf(prototype) === null;

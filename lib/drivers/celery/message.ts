@@ -9,6 +9,7 @@ import { serializeArguments } from '../../engine/serialize.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { isObject } from '../../foreign-value.js';
 import { countPositional } from './kwargs.js';
+import { isIllFormed } from './queue.js';
 
 /** Puts messages into one queue. It connects at the first message, and at the next one after the connection was lost. */
 export interface CeleryTransport {
@@ -81,7 +82,10 @@ function excerpt(json: string): string {
   return json.slice(0, 1024).replace(/[\ud800-\udbff]$/, '');
 }
 
-function refuse({ retries, key }: TaskMessage): void {
+function refuse({ name, retries, key }: TaskMessage): void {
+  if (isIllFormed(name)) throw unsupported('celery', 'name', 'it has half a surrogate pair');
+  // It is a header of the message, and RabbitMQ's client has 64 kB for all of them.
+  if (Buffer.byteLength(name) > 2000) throw unsupported('celery', 'name', 'it must be at most 2,000 bytes long');
   if (retries !== undefined) {
     throw unsupported(
       'celery',

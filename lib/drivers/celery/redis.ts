@@ -4,17 +4,22 @@ import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import { monotonicTime, sleep } from '../../clock.js';
 import { unsupported } from '../../engine/create-engine.js';
+import { BackgroundTasksError } from '../../errors.js';
+import { isObject } from '../../foreign-value.js';
 import { type CeleryMessage, type CeleryTransport, missingPackage } from './message.js';
 
 /** A client that connects when it is used, never by itself: an outage costs nothing, and nothing is sent after it has failed. */
 export class CeleryRedis {
   readonly #ioredis = loadIoredis();
-  readonly #url: string;
+  readonly #option: string;
+  readonly #url: URL;
   #client: Redis | undefined = undefined;
   #ready: Promise<void> = Promise.resolve();
   #connectedAt = 0;
 
-  constructor(url: string) {
+  /** `option`: where the URL stands, for messages. */
+  constructor(option: string, url: URL) {
+    this.#option = option;
     this.#url = url;
   }
 
@@ -35,7 +40,12 @@ export class CeleryRedis {
   async #ask<T>(command: (client: Redis) => Promise<T>, late: AbortSignal): Promise<T> {
     const client = this.#client ?? this.#connect();
     late.addEventListener('abort', () => this.#cut(client));
-    await this.#ready;
+    try {
+      await this.#ready;
+    } catch (error) {
+      this.#cut(client); // Redis may have refused what ioredis asked it first, and the connection is open.
+      throw isDatabaseRefused(error) ? this.#databaseRefused(error) : error;
+    }
     try {
       return await command(client);
     } catch (error) {
@@ -60,8 +70,13 @@ export class CeleryRedis {
     void Promise.race([answered, sleep(5000, undefined, { ref: false })]).then(() => client.disconnect());
   }
 
+  #databaseRefused(cause: Error): BackgroundTasksError {
+    const message = `celery: Redis refuses the database in "${this.#option}": ${cause.message}`;
+    return new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause });
+  }
+
   #connect(): Redis {
-    const client = new this.#ioredis.Redis(this.#url, {
+    const client = new this.#ioredis.Redis(this.#url.href, {
       lazyConnect: true,
       connectTimeout: 4000,
       disconnectTimeout: 0,
@@ -87,8 +102,8 @@ export class RedisTransport implements CeleryTransport {
   readonly #redis: CeleryRedis;
   readonly #queue: string;
 
-  constructor(url: string, queue: string) {
-    this.#redis = new CeleryRedis(url);
+  constructor(url: URL, queue: string) {
+    this.#redis = new CeleryRedis('broker', url);
     this.#queue = queue;
   }
 
@@ -115,7 +130,14 @@ export class RedisTransport implements CeleryTransport {
         delivery_tag: randomUUID(),
       },
     });
-    await this.#redis.push(priority === 0 ? this.#queue : `${this.#queue}\x06\x16${priority}`, envelope, late);
+    const list = priority === 0 ? this.#queue : `${this.#queue}\x06\x16${priority}`;
+    try {
+      await this.#redis.push(list, envelope, late);
+    } catch (error) {
+      if (!(error instanceof Error && error.message.startsWith('WRONGTYPE '))) throw error;
+      const message = `celery: "queue" is the name of something else in this database: ${error.message}`;
+      throw new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause: error });
+    }
   }
 
   async close(): Promise<void> {
@@ -129,6 +151,12 @@ function loadIoredis(): typeof import('ioredis') {
   } catch (cause) {
     throw missingPackage('ioredis', cause);
   }
+}
+
+/** Without the right to it, it is out of reach as with a wrong password. */
+function isDatabaseRefused(error: unknown): error is Error {
+  if (!(error instanceof Error && 'command' in error && isObject(error.command))) return false;
+  return Reflect.get(error.command, 'name') === 'select' && error.message.startsWith('ERR ');
 }
 
 const priorities = [0, 3, 6, 9];
