@@ -147,7 +147,7 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery over Redis: a s
     await admin.set('taken', 'text');
     await expect(send(open({ broker, queue: 'taken' }), { name: 'a', args: [] })).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
-      message: expect.stringContaining('celery: "queue" is the name of something else in this database: WRONGTYPE'),
+      message: expect.stringContaining('celery: "queue" names a key of another kind in this database: WRONGTYPE'),
     });
     admin.disconnect();
   });

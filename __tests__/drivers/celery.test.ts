@@ -22,7 +22,7 @@ describe('celery(): options', () => {
   const refused: [string, unknown, string][] = [
     ['no options', undefined, 'the options must be an object'],
     ['no broker', {}, '"broker" must be a URL (amqp://, amqps://, redis://, rediss://); there is none'],
-    ['a broker without a scheme', { broker: 'localhost' }, 'it is none'],
+    ['a broker without a scheme', { broker: 'localhost' }, 'this is not one'],
     ['a broker of another kind', { broker: 'sqs://key:secret@host' }, 'it is sqs://'],
     ['a broker that is no text', { broker: 1 }, '"broker" must be a string'],
     [
@@ -70,12 +70,12 @@ describe('celery(): options', () => {
     [
       'a password that is badly encoded',
       { broker: 'redis://:100%@localhost' },
-      '"broker" has a "%" that does not begin a percent-encoding',
+      '"broker" has a "%" that begins no percent-encoding',
     ],
     [
       'a virtual host that is badly encoded',
       { broker: 'amqp://localhost/100%25%' },
-      '"broker" has a "%" that does not begin a percent-encoding',
+      '"broker" has a "%" that begins no percent-encoding',
     ],
     [
       'a virtual host that is too long',
@@ -93,7 +93,7 @@ describe('celery(): options', () => {
       (queue): [string, unknown, string] => [
         `kombu's own key ${queue} as a queue in Redis`,
         { broker: 'redis://localhost', queue },
-        '"queue" must be another name: Celery keeps this one for itself',
+        '"queue" must be another name: Celery uses this one itself',
       ],
     ),
     ...[rabbitmq, 'redis://localhost'].map((broker): [string, unknown, string] => [
@@ -217,14 +217,14 @@ describe('celery(): what it cannot do is refused before anything is sent', () =>
     const engine = open({ broker: nowhere.amqp, queueArguments: { 'x-max-priority': 10 } });
     await expect(send(engine, { name: 'a', args: [], priority })).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
-      message: `celery: "priority" is not possible: RabbitMQ has it from 0 to the queue's "x-max-priority", which is 10 in "queueArguments", and the task asks for ${priority}`,
+      message: `celery: "priority" is not possible: RabbitMQ takes 0 to 10, the "x-max-priority" in "queueArguments", not ${priority}`,
     });
   });
 
   it.each([3, -1, -4, -12])('Redis: priority %p, which is none of kombu', async (priority) => {
     await expect(send(open({ broker: nowhere.redis }), { name: 'a', args: [], priority })).rejects.toMatchObject({
       code: 'ERR_INVALID_OPTION',
-      message: `celery: "priority" is not possible: over Redis there are 0, -3, -6 and -9, not ${priority}`,
+      message: `celery: "priority" is not possible: Redis takes 0, -3, -6 and -9, not ${priority}`,
     });
   });
 

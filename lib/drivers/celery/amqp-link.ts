@@ -1,4 +1,4 @@
-// One connection to RabbitMQ and its channel: if either is lost, so are both.
+// One connection to RabbitMQ with one channel, which confirms what it is sent. Once either is lost, both are.
 
 import type { ChannelModel, ConfirmChannel, Options, SocketOptions } from 'amqplib';
 import { monotonicTime, sleep } from '../../clock.js';
@@ -13,9 +13,9 @@ export class AmqpLink {
   readonly #openedAt = monotonicTime();
   readonly #returned = new Set<unknown>();
   readonly #socket = new AbortController();
-  /** Why the broker has stopped to read from this connection, if it has. */
+  /** Why the broker has stopped reading from this connection, if it has. */
   #blocked: string | undefined = undefined;
-  /** Why the broker has closed the channel or the connection, if it has said so. */
+  /** Why the broker closed the channel or the connection, if it said so. */
   #reason: Error | undefined = undefined;
   #connection: ChannelModel | undefined = undefined;
 
@@ -30,28 +30,28 @@ export class AmqpLink {
     return monotonicTime() - this.#openedAt;
   }
 
-  /** Rejects where the broker could not be reached, or does not read what it is sent. */
+  /** Rejects if the broker cannot be reached, or does not read from this connection. */
   async ready(): Promise<void> {
     await this.#channel;
     if (this.#blocked !== undefined) throw new Error(`RabbitMQ takes no messages at present: ${this.#blocked}`);
   }
 
-  /** Resolves once the broker has stored it in the queue. */
+  /** Resolves once the broker has stored the message in the queue. */
   async send(message: CeleryMessage): Promise<void> {
     const channel = await this.#channel;
     const { name } = this.#queue;
     const properties = propertiesOf(message);
     if (await this.#publish(channel, name, message.body, properties)) return;
-    await this.#declare(channel); // It was deleted since.
+    await this.#declare(channel); // The queue has been deleted.
     if (!(await this.#publish(channel, name, message.body, properties))) throw new Error(`there is no queue "${name}"`);
   }
 
-  /** Without a goodbye, to a broker that may not answer. */
+  /** Closes the socket without a word to the broker, which may not answer. */
   cut(): void {
     this.#socket.abort();
   }
 
-  /** Closes it once all that was sent has been answered. */
+  /** Closes the connection once everything sent over it has been answered. */
   async leave(): Promise<void> {
     await this.#channel.then((channel) => channel.waitForConfirms()).catch(ignore);
     await this.close();
@@ -62,11 +62,11 @@ export class AmqpLink {
     if (connection !== undefined) {
       const closed = new Promise((resolve) => {
         connection.on('close', resolve);
-        connection.close().catch(resolve); // It is closed already.
+        connection.close().catch(resolve); // It was closed already.
       });
       await Promise.race([closed, sleep(1000, undefined, { ref: false })]);
     }
-    this.cut(); // A socket that could not be flushed would keep the process up.
+    this.cut(); // A socket that cannot be flushed would keep the process alive.
   }
 
   async #open(url: URL): Promise<ConfirmChannel> {
@@ -102,32 +102,32 @@ export class AmqpLink {
     return connection;
   }
 
-  /** Kombu's declaration. An existing queue stays as it is; if it is another one, the broker refuses. */
+  /** Declares the queue as kombu does. The broker refuses if the queue exists with other properties. */
   async #declare(channel: ConfirmChannel): Promise<void> {
     try {
       await channel.assertQueue(this.#queue.name, { durable: true, arguments: this.#queue.arguments });
     } catch (error) {
       if (!hasCode(error, preconditionFailed)) throw error;
-      const message = `celery: "queue" and "queueArguments" must say what the workers say of it: ${error.message}`;
+      const message = `celery: "queue" and "queueArguments" must declare the queue as the workers do: ${error.message}`;
       throw new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause: error });
     }
   }
 
   /**
-   * A broker without memory or disk space blocks a connection at its first message, and says nothing before. So the first one
-   * is empty, and for a queue that nobody can make.
+   * A broker that is low on memory or disk space blocks a connection only at its first message. So the first message is an
+   * empty one, for a queue that nobody can make.
    */
   async #probe(channel: ConfirmChannel): Promise<void> {
     await this.#publish(channel, 'amq.nobody', '', { correlationId: 'probe' });
   }
 
-  /** Resolves once the broker has stored it, with false if there was no such queue. */
+  /** Resolves once the broker has confirmed the message: with false if there is no such queue. */
   #publish(channel: ConfirmChannel, queue: string, body: string, options: Properties): Promise<boolean> {
     return new Promise((resolve, reject) => {
       channel.publish('', queue, Buffer.from(body), { ...options, mandatory: true }, (error: unknown) => {
-        // What the broker could not route is returned first, and then confirmed all the same.
+        // A message that cannot be routed is returned first, and then confirmed all the same.
         const isReturned = this.#returned.delete(options.correlationId);
-        // amqplib says no more than that the channel is closed.
+        // amqplib only says that the channel is closed.
         if (error) reject(this.#reason ?? error);
         else resolve(!isReturned);
       });
@@ -158,21 +158,21 @@ function propertiesOf({ id, headers, priority }: CeleryMessage): Properties {
   };
 }
 
-/** By it a blocked broker, which does not read, notices within seconds that a connection has been given up. */
+/** A blocked broker does not read. Only by heartbeats does it notice that a client has closed the connection. */
 function withHeartbeat({ href }: URL): string {
   const url = new URL(href);
   if (!url.searchParams.has('heartbeat')) url.searchParams.set('heartbeat', '10');
   return url.href;
 }
 
-/** amqplib itself would read percent-encoded UTF-8 as Latin-1. */
+/** amqplib would decode percent-encoded UTF-8 as Latin-1. */
 function credentialsOf({ username, password }: URL): Pick<SocketOptions, 'credentials'> {
-  if (username === '' && password === '') return {}; // Its default is guest.
+  if (username === '' && password === '') return {}; // amqplib logs in as guest.
   const { plain } = loadAmqplib().credentials;
   return { credentials: plain(decodeURIComponent(username), decodeURIComponent(password)) };
 }
 
-/** RabbitMQ says why it refuses the virtual host, but amqplib does not pass it on. */
+/** RabbitMQ says why it refuses a virtual host, but amqplib does not pass it on. */
 function explain(error: unknown): never {
   if (!(error instanceof Error && error.message.startsWith('Expected ConnectionOpenOk; got <ConnectionClose')))
     throw error;

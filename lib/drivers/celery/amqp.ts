@@ -1,4 +1,4 @@
-// Celery over RabbitMQ: a durable queue, a channel with publisher confirms, and a connection that is opened when needed.
+// Celery over RabbitMQ: which connection a message is sent over, and when another one is opened.
 
 import { unsupported } from '../../engine/create-engine.js';
 import { AmqpLink, hasCode, loadAmqplib, preconditionFailed } from './amqp-link.js';
@@ -13,7 +13,7 @@ export class AmqpTransport implements CeleryTransport {
   #nextLane = 0;
 
   constructor(url: URL, queue: Queue) {
-    loadAmqplib(); // A package that is missing fails here, not at the first message.
+    loadAmqplib(); // A missing package is reported here, not at the first message.
     this.#url = url;
     this.#queue = queue;
   }
@@ -21,8 +21,8 @@ export class AmqpTransport implements CeleryTransport {
   priority(asked: number): number {
     const highest = this.#queue.arguments['x-max-priority'] ?? 0;
     if (asked === 0 || (typeof highest === 'number' && asked > 0 && asked <= highest)) return asked;
-    const range = `from 0 to the queue's "x-max-priority", which is ${highest} in "queueArguments"`;
-    throw unsupported('celery', 'priority', `RabbitMQ has it ${range}, and the task asks for ${asked}`);
+    const range = `0 to ${highest}, the "x-max-priority" in "queueArguments"`;
+    throw unsupported('celery', 'priority', `RabbitMQ takes ${range}, not ${asked}`);
   }
 
   async send(message: CeleryMessage, late: AbortSignal): Promise<void> {
@@ -34,7 +34,7 @@ export class AmqpTransport implements CeleryTransport {
       if (Buffer.byteLength(message.body) <= large) return await link.send(message);
     } catch (error) {
       this.#leave(link);
-      // One of those that were on their way is larger than this broker takes, and nothing says which one.
+      // One of the messages that were being sent is too large for this broker, which does not say which one.
       if (!hasCode(error, preconditionFailed)) throw error;
     } finally {
       late.removeEventListener('abort', cut);
@@ -47,8 +47,8 @@ export class AmqpTransport implements CeleryTransport {
   }
 
   /**
-   * Over a connection of its own, few at a time: a broker that takes no message of this size closes the channel, and what else
-   * was on its way by it is lost.
+   * Uses a connection for this message alone, since a broker that refuses its size closes the channel, and with it everything
+   * else that is being sent over that channel. Opens only a few such connections at a time.
    */
   #sendAlone(message: CeleryMessage, late: AbortSignal): Promise<void> {
     const lane = this.#nextLane++ % lanes;
@@ -80,8 +80,8 @@ export class AmqpTransport implements CeleryTransport {
   }
 
   /**
-   * Connects anew at the next message, at most once in 3 s: a node keeps the connections that it has blocked, while another
-   * one may take messages at the same address. What was sent over this one is still answered.
+   * Makes the next message open a new connection, at most once in 3 s: a blocked node keeps its connections, while another
+   * node may answer at the same address. The old connection stays until everything sent over it has been answered.
    */
   #leave(link: AmqpLink): void {
     if (link.age < 3000) return;
@@ -94,9 +94,9 @@ export class AmqpTransport implements CeleryTransport {
   }
 }
 
-/** In bytes. Smaller ones share a connection. */
+/** In bytes. Messages up to this size share a connection. */
 const large = 1024 * 1024;
-/** How many larger ones are sent at the same time. */
+/** How many larger messages are sent at the same time. */
 const lanes = 4;
 
 function ignore(): void {}

@@ -1,4 +1,4 @@
-// celery(): hands tasks over to workers that run in Python. A producer, and a reader of their results.
+// celery(): sends tasks to Celery's workers, which run in Python, and reads their results.
 
 import { createEngine, unsupported } from '../../engine/create-engine.js';
 import type { EngineDriver } from '../../engine/driver.js';
@@ -16,26 +16,26 @@ export { type Kwargs, kwargs } from './kwargs.js';
 
 export interface CeleryOptions {
   /**
-   * Celery's `broker_url`: `amqp://` or `amqps://` for RabbitMQ, which takes the package amqplib; `redis://` or `rediss://`
-   * for Redis, which takes ioredis. The path of the latter is the number of the database, default 0.
+   * Celery's `broker_url`: `amqp://` or `amqps://` for RabbitMQ, which needs the package amqplib; `redis://` or `rediss://`
+   * for Redis, which needs ioredis. The path is the virtual host, or the number of the Redis database (default 0).
    */
   broker: string;
   /** The queue that the workers take tasks from. Default `'celery'`, as in Celery. */
   queue?: string | undefined;
   /**
-   * RabbitMQ only: the arguments that the workers declare the queue with. `{ 'x-max-priority': 10 }` makes `priority`
+   * RabbitMQ only: the arguments with which the workers declare the queue. `{ 'x-max-priority': 10 }` makes `priority`
    * possible. Default none, as in Celery.
    */
   queueArguments?: Readonly<Record<string, unknown>> | undefined;
-  /** Celery's `result_backend`, `redis://` or `rediss://`, for `get`. Default none: `get` rejects. */
+  /** Celery's `result_backend`, `redis://` or `rediss://`, which `get` reads. Default none: `get` rejects. */
   resultBackend?: string | undefined;
 }
 
 /**
- * Hands tasks over to Celery's workers, as a Celery client in Python does. Each task is a `task(name)` without a handler.
- * Of its options `delay` and `timeout` are possible and, within the means of the broker, `priority`: see docs/celery.md.
+ * Sends tasks to Celery's workers, as a Celery client in Python does. Each task is a `task(name)` without a handler. It can
+ * have a `delay`, a `timeout` and, as far as the broker knows it, a `priority`: see docs/celery.md.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options, and where the broker's package is not installed.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options, and if the package for the broker is not installed.
  * @example
  * const engine = celery({ broker: 'amqp://localhost', resultBackend: 'redis://localhost/0' });
  * app.use(backgroundTasks({ engine }));

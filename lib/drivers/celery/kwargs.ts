@@ -1,17 +1,17 @@
-// kwargs(): marks the last argument of a task as Python's keyword arguments.
+// kwargs(): marks the last argument of a task as the keyword arguments of the Python function.
 
 import { BackgroundTasksError } from '../../errors.js';
 import { isObject } from '../../foreign-value.js';
 
 declare const keywordArguments: unique symbol;
 
-/** What {@link kwargs} makes. Only the last argument of a task can be it. */
+/** Made by {@link kwargs}. Only the last argument of a task can be of this type. */
 export type Kwargs<T extends object> = T & { readonly [keywordArguments]: true };
 
 /**
- * Python's keyword arguments, as the last argument of `enqueue`.
+ * Marks a plain object as the keyword arguments of the Python function. Pass it to `enqueue` as the last argument.
  *
- * @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for what is no plain object.
+ * @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for anything but a plain object.
  * @example
  * const resize = task<[path: string, options: Kwargs<{ width: number }>]>('images.resize');
  * await res.locals.backgroundTasks.enqueue(resize, '/a.png', kwargs({ width: 100 })); // resize('/a.png', width=100)
@@ -31,7 +31,7 @@ function mark<T extends object>(keywords: T): asserts keywords is Kwargs<T> {
   marked.add(keywords);
 }
 
-/** An object of another realm (vm, Jest) has another Object.prototype, which has no prototype either. */
+/** The Object.prototype of another realm (vm, Jest) is another one, but has no prototype either. */
 export function isPlain(values: unknown): values is object {
   if (!isObject(values)) return false;
   const prototype: object | null = Object.getPrototypeOf(values);
@@ -39,9 +39,9 @@ export function isPlain(values: unknown): values is object {
 }
 
 /**
- * How many of the arguments are positional: all but keyword arguments at the end.
+ * Counts the positional arguments: all of them, except keyword arguments at the end.
  *
- * @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for keyword arguments before the last argument, or inside of one.
+ * @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for keyword arguments anywhere but at the end.
  */
 export function countPositional(args: readonly unknown[], task: string): number {
   const last = args.at(-1);

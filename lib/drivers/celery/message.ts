@@ -11,22 +11,22 @@ import { isObject } from '../../foreign-value.js';
 import { countPositional } from './kwargs.js';
 import { isIllFormed } from './queue.js';
 
-/** Puts messages into one queue. It connects at the first message, and at the next one after the connection was lost. */
+/** Puts messages into one queue. Connects at the first message, and again at the first one after the connection was lost. */
 export interface CeleryTransport {
-  /** The broker's own number for it. @throws BackgroundTasksError `ERR_INVALID_OPTION` where there is none. */
+  /** Translates a task's priority. @throws BackgroundTasksError `ERR_INVALID_OPTION` for one that the broker does not have. */
   priority(asked: number): number;
-  /** Resolves once the broker has stored the message. At the abort of `late` the connection is cut that it was sent by. */
+  /** Resolves once the broker has stored the message. When `late` is aborted, cuts the connection over which it is sent. */
   send(message: CeleryMessage, late: AbortSignal): Promise<void>;
-  /** To be called when nothing is being sent. */
+  /** Must not be called while a message is being sent. */
   close(): Promise<void>;
 }
 
 /**
- * The brokers' packages are optional, so that only the one for the broker at hand is loaded. Bundlers leave out what they do
- * not find where the `require` is right inside a `try`.
+ * The packages for the brokers are optional: only the one that is needed is loaded. Bundlers accept a package that they do not
+ * find if the `require` is directly inside a `try`.
  */
 export function missingPackage(name: string, cause: unknown): BackgroundTasksError {
-  const message = `celery(): this broker takes the package ${name}, which could not be loaded: npm install ${name}`;
+  const message = `celery(): the package ${name} is needed and could not be loaded: npm install ${name}`;
   return new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause });
 }
 
@@ -39,8 +39,8 @@ export interface CeleryMessage {
 }
 
 /**
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for what a producer cannot ask of Celery, `ERR_TASK_NOT_SERIALIZABLE` for
- * arguments that Python cannot read.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for an option that Celery does not have, `ERR_TASK_NOT_SERIALIZABLE` for
+ * arguments that its workers could not take.
  */
 export function celeryMessage(message: TaskMessage, priority: number): CeleryMessage {
   refuse(message);
@@ -66,7 +66,7 @@ export function celeryMessage(message: TaskMessage, priority: number): CeleryMes
     eta: eta(message.delay),
     expires: null,
     retries: 0,
-    // Hard and soft. Without a soft one, a longer soft limit of the Python task would put the hard one off.
+    // Hard and soft. Without a soft limit here, a longer soft limit of the Python task would delay the hard one.
     timelimit: [limit, limit],
     argsrepr: excerpt(args),
     kwargsrepr: excerpt(kwargs),
@@ -77,36 +77,36 @@ export function celeryMessage(message: TaskMessage, priority: number): CeleryMes
   return { id, priority, headers, body };
 }
 
-/** For people who look at the queue. Half a character at its end would be an error in Python. */
+/** For people who look at the queue. Python could not decode half a character at the end. */
 function excerpt(json: string): string {
   return json.slice(0, 1024).replace(/[\ud800-\udbff]$/, '');
 }
 
 function refuse({ name, retries, key }: TaskMessage): void {
   if (isIllFormed(name)) throw unsupported('celery', 'name', 'it has half a surrogate pair');
-  // It is a header of the message, and RabbitMQ's client has 64 kB for all of them.
+  // The name is in the headers, for which amqplib has 64 kB.
   if (Buffer.byteLength(name) > 2000) throw unsupported('celery', 'name', 'it must be at most 2,000 bytes long');
   if (retries !== undefined) {
     throw unsupported(
       'celery',
       'retries',
-      'the task itself decides in Python, by autoretry_for or self.retry(). Where "retries" comes from ' +
-        'backgroundTasks(), give the task { retries: 0 }',
+      'the Python task decides, with autoretry_for or self.retry(). If "retries" comes from backgroundTasks(), ' +
+        'give the task { retries: 0 }',
     );
   }
   if (key !== undefined) {
-    throw unsupported('celery', 'key', 'Celery does not tell which tasks are queued: make the Python task idempotent');
+    throw unsupported('celery', 'key', 'Celery cannot say which tasks are queued: make the Python task idempotent');
   }
 }
 
-/** A worker pickles the arguments for its pool. At some 500 levels that fails, it exits, and the next one takes the message. */
+/** A worker pickles the arguments for its pool. At about 500 levels that fails, the worker exits, and the next one takes over. */
 const deepest = 200;
 
 function isDeeper(value: unknown, levels: number): boolean {
   return isObject(value) && (levels < 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1)));
 }
 
-/** With microseconds, since Celery reads the digits after the point as a count of them. */
+/** With microseconds, since Celery takes whatever digits follow the point for microseconds. */
 function eta(delay = 0): string | null {
   if (delay === 0) return null;
   const time = wallClockTime() + Math.ceil(delay);

@@ -1,12 +1,12 @@
-// The JSON that Celery keeps of a task (celery/backends/base.py), read whole or at its ends alone.
+// The JSON that Celery keeps for a task (celery/backends/base.py), parsed whole or from its two ends.
 
 import { BackgroundTasksError } from '../../errors.js';
 import { isObject } from '../../foreign-value.js';
 
-/** What Celery names its fields. Each may be missing, and be anything. */
+/** Celery's names. Each field may be missing, or be anything. */
 export type Meta = Partial<Record<'status' | 'result' | 'date_done' | 'name' | 'retries', unknown>>;
 
-/** @throws BackgroundTasksError `ERR_INVALID_OPTION` for what is not JSON. */
+/** @throws BackgroundTasksError `ERR_INVALID_OPTION` for anything but JSON. */
 export function parseMeta(id: string, json: string): Meta {
   try {
     return fields(JSON.parse(json));
@@ -17,8 +17,9 @@ export function parseMeta(id: string, json: string): Meta {
 }
 
 /**
- * Reads all but the result from the first and the last bytes. Between them may be megabytes: a large result or, with
- * `result_extended`, large arguments. Undefined where the ends do not tell enough, as for a task that failed: its error is its result.
+ * Parses everything but the result from the first and the last bytes. Between them there may be megabytes of a result or, with
+ * `result_extended`, of arguments. Undefined if the two ends are not enough, as for a task that failed, whose error is in the
+ * result.
  */
 export function parseEnds(head: string, tail: string): Meta | undefined {
   const isSuccess = /^\s*\{\s*"status"\s*:\s*"SUCCESS"/.test(head);
@@ -28,13 +29,13 @@ export function parseEnds(head: string, tail: string): Meta | undefined {
   return 'date_done' in meta ? meta : undefined;
 }
 
-/** The text before a key, and a brace, is JSON if it is a key of the outer object, and is not if it is a key further in. */
+/** The text before a key of the outer object becomes JSON by a closing brace. The text before an inner key does not. */
 function fieldsBefore(key: string, head: string): Meta | undefined {
   const texts = [...head.matchAll(new RegExp(`,\\s*"${key}"`, 'g'))].map(({ index }) => `${head.slice(0, index)}}`);
   return firstJson(texts);
 }
 
-/** A brace, and the text from a key on. */
+/** The same from the other end, with an opening brace. */
 function fieldsFrom(key: string, tail: string): Meta | undefined {
   const texts = [...tail.matchAll(new RegExp(`"${key}"`, 'g'))].map(({ index }) => `{${tail.slice(index)}`);
   return firstJson(texts.reverse());
@@ -45,7 +46,7 @@ function firstJson(texts: readonly string[]): Meta | undefined {
     try {
       return fields(JSON.parse(text));
     } catch {
-      // A key further in.
+      // It was an inner key.
     }
   }
   return undefined;

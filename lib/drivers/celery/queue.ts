@@ -1,4 +1,4 @@
-// The queue among the options: what the broker would refuse at each enqueue, or take for another queue, is refused at once.
+// The queue among the options. Refused at once: what the broker would refuse at each enqueue, or take for another queue.
 
 import { BackgroundTasksError } from '../../errors.js';
 import { inspectShort } from '../../foreign-value.js';
@@ -7,11 +7,11 @@ import { isPlain } from './kwargs.js';
 
 export interface Queue {
   readonly name: string;
-  /** RabbitMQ's. */
+  /** As RabbitMQ has them. */
   readonly arguments: Readonly<Record<string, unknown>>;
 }
 
-/** Returns what the name must be where it is not. */
+/** Returns what the name must be, if it is not. */
 type NameCheck = (name: string) => string | undefined;
 
 export function checkQueue(name: string, check: NameCheck): string {
@@ -27,11 +27,11 @@ export const isRabbitmqQueue: NameCheck = (name) => {
   return /[\r\n]/.test(name) ? 'without line breaks' : undefined;
 };
 
-/** Queues are lists, in the database in which kombu has keys of its own. */
+/** A queue is a list, in the same database as kombu's own keys. */
 export const isRedisQueue: NameCheck = (name) =>
-  /^(unacked(_index|_mutex)?$|_kombu\.)/.test(name) ? 'another name: Celery keeps this one for itself' : undefined;
+  /^(unacked(_index|_mutex)?$|_kombu\.)/.test(name) ? 'another name: Celery uses this one itself' : undefined;
 
-/** amqplib would fail to write other values, at each enqueue. */
+/** With other values, amqplib would fail at each enqueue. */
 export const isQueueArguments: Check = (value) =>
   isPlain(value) && Object.values(value).every(isQueueArgument)
     ? undefined
@@ -41,7 +41,7 @@ function isQueueArgument(value: unknown): boolean {
   return ['string', 'boolean', 'undefined'].includes(typeof value) || Number.isFinite(value);
 }
 
-/** No text that can be encoded: others would take it for another one. */
+/** Half a surrogate pair cannot be encoded: the broker would receive another text. */
 export function isIllFormed(text: string): boolean {
   return /[\ud800-\udfff]/u.test(text);
 }

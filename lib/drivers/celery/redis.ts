@@ -1,4 +1,4 @@
-// Celery's Redis: a queue is a list, laid out by kombu (kombu/transport/redis.py); results are JSON strings.
+// Celery over Redis: a queue is a list, laid out by kombu (kombu/transport/redis.py).
 
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
@@ -8,7 +8,10 @@ import { BackgroundTasksError } from '../../errors.js';
 import { isObject } from '../../foreign-value.js';
 import { type CeleryMessage, type CeleryTransport, missingPackage } from './message.js';
 
-/** A client that connects when it is used, never by itself: an outage costs nothing, and nothing is sent after it has failed. */
+/**
+ * A client that connects when it is used, and never by itself: nothing is tried during an outage, and no command is sent after
+ * its caller has been told that it failed.
+ */
 export class CeleryRedis {
   readonly #ioredis = loadIoredis();
   readonly #option: string;
@@ -17,7 +20,7 @@ export class CeleryRedis {
   #ready: Promise<void> = Promise.resolve();
   #connectedAt = 0;
 
-  /** `option`: where the URL stands, for messages. */
+  /** `option` has the URL, as messages name it. */
   constructor(option: string, url: URL) {
     this.#option = option;
     this.#url = url;
@@ -27,7 +30,7 @@ export class CeleryRedis {
     return this.#ask((client) => client.lpush(list, value), late);
   }
 
-  /** From one byte to another, both included. Empty if there is no such key. */
+  /** Returns the bytes from one position to another, both included. Empty if there is no such key. */
   read(key: string, from: number, to: number, late: AbortSignal): Promise<string> {
     return this.#ask((client) => client.getrange(key, from, to), late);
   }
@@ -43,7 +46,7 @@ export class CeleryRedis {
     try {
       await this.#ready;
     } catch (error) {
-      this.#cut(client); // Redis may have refused what ioredis asked it first, and the connection is open.
+      this.#cut(client); // The connection stays open if Redis has refused the login or the database.
       throw isDatabaseRefused(error) ? this.#databaseRefused(error) : error;
     }
     try {
@@ -60,8 +63,9 @@ export class CeleryRedis {
   }
 
   /**
-   * Connects anew at the next call, at most once a second: a master that has become a replica keeps its connections and
-   * refuses all they ask for, while another one may answer at the same address. What was sent by this one is still answered.
+   * Makes the next call open a new connection, at most once a second: a master that has become a replica keeps its connections
+   * and refuses every write, while another master may answer at the same address. The old connection stays until everything
+   * sent over it has been answered.
    */
   #leave(client: Redis): void {
     if (this.#client !== client || monotonicTime() - this.#connectedAt < 1000) return;
@@ -90,7 +94,7 @@ export class CeleryRedis {
       if (this.#client === client) this.#client = undefined;
     });
     this.#ready = new Promise((resolve, reject) => {
-      // Comes before the rejection of connect(), and says why. Later ones change nothing.
+      // This event comes before connect() rejects, and has the reason. Later ones change nothing.
       client.on('error', reject);
       client.connect().then(resolve, reject);
     });
@@ -107,11 +111,11 @@ export class RedisTransport implements CeleryTransport {
     this.#queue = queue;
   }
 
-  /** Kombu's lists for priorities, of which 0 is the one that workers empty first. */
+  /** Kombu has one list for each of these priorities. Workers empty the list of 0 first. */
   priority(asked: number): number {
     const step = Math.abs(asked);
     if (asked <= 0 && priorities.includes(step)) return step;
-    throw unsupported('celery', 'priority', `over Redis there are 0, -3, -6 and -9, not ${asked}`);
+    throw unsupported('celery', 'priority', `Redis takes 0, -3, -6 and -9, not ${asked}`);
   }
 
   async send({ id, headers, body, priority }: CeleryMessage, late: AbortSignal): Promise<void> {
@@ -135,7 +139,7 @@ export class RedisTransport implements CeleryTransport {
       await this.#redis.push(list, envelope, late);
     } catch (error) {
       if (!(error instanceof Error && error.message.startsWith('WRONGTYPE '))) throw error;
-      const message = `celery: "queue" is the name of something else in this database: ${error.message}`;
+      const message = `celery: "queue" names a key of another kind in this database: ${error.message}`;
       throw new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause: error });
     }
   }
@@ -153,7 +157,7 @@ function loadIoredis(): typeof import('ioredis') {
   }
 }
 
-/** Without the right to it, it is out of reach as with a wrong password. */
+/** A user without the right to a database is treated like a wrong password: the engine is unavailable. */
 function isDatabaseRefused(error: unknown): error is Error {
   if (!(error instanceof Error && 'command' in error && isObject(error.command))) return false;
   return Reflect.get(error.command, 'name') === 'select' && error.message.startsWith('ERR ');

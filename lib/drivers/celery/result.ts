@@ -1,4 +1,4 @@
-// What Celery's result backend tells of a task: JSON in Redis, under celery-task-meta-<id>.
+// Celery's result backend in Redis: a task's state is JSON under celery-task-meta-<id>.
 
 import type { TaskRecord } from '../../engine/engine.js';
 import { timeOfId } from '../../engine/id.js';
@@ -13,7 +13,7 @@ export class CeleryResults {
     this.#redis = redis;
   }
 
-  /** Celery does not keep when a task was sent. Its id tells. */
+  /** Celery does not record when a task was sent, but the id contains it. */
   async find(id: string, fields: { readonly result: boolean }, late: AbortSignal): Promise<TaskRecord | undefined> {
     const enqueuedAt = timeOfId(id);
     if (enqueuedAt === undefined) return undefined;
@@ -31,7 +31,7 @@ export class CeleryResults {
   }
 }
 
-/** From one byte to another, both included; the last one is -1. */
+/** Returns the bytes from one position to another, both included; -1 is the last one. */
 type Read = (from: number, to: number) => Promise<string>;
 
 async function readWhole(id: string, read: Read): Promise<Meta | undefined> {
@@ -39,7 +39,7 @@ async function readWhole(id: string, read: Read): Promise<Meta | undefined> {
   return json === '' ? undefined : parseMeta(id, json);
 }
 
-/** In bytes, of each end. Most of what Celery keeps is smaller as a whole. */
+/** How many bytes of each end. Most of the JSON that Celery keeps is smaller than that. */
 const enough = 4096;
 
 async function readEnds(id: string, read: Read): Promise<Meta | undefined> {
@@ -49,7 +49,7 @@ async function readEnds(id: string, read: Read): Promise<Meta | undefined> {
 }
 
 /**
- * Celery keeps neither the name nor the count of retries unless its setting `result_extended` is on, and never when the task
+ * Celery records the name and the number of retries only if `result_extended` is on, and it never records when the task
  * began.
  */
 function recordOf(id: string, enqueuedAt: Date, { status, result, date_done: done, name, retries }: Meta): TaskRecord {
@@ -66,7 +66,7 @@ function recordOf(id: string, enqueuedAt: Date, { status, result, date_done: don
   return record;
 }
 
-/** Tasks have states of their own making, such as PROGRESS, only while they run. */
+/** A task can set a state of its own, such as PROGRESS, only while it runs. */
 function stateOf(status: unknown): TaskRecord['state'] {
   switch (status) {
     case 'SUCCESS':
@@ -83,7 +83,7 @@ function stateOf(status: unknown): TaskRecord['state'] {
   }
 }
 
-/** Python keeps an exception as its class and its arguments, of which an only one is the message. */
+/** Celery records the class and the arguments of an exception. A single argument is the message. */
 function errorOf(result: unknown): { name: string; message: string } {
   const { exc_type: type, exc_message: args } = isFailure(result) ? result : {};
   const message: unknown = (Array.isArray(args) && args.length < 2 ? args[0] : args) ?? '';
@@ -97,7 +97,7 @@ function isFailure(value: unknown): value is Partial<Record<'exc_type' | 'exc_me
   return isObject(value);
 }
 
-/** Celery writes the time in UTC, before version 5.3 without saying so. */
+/** Celery writes UTC, before version 5.3 without a time zone. */
 function utc(time: string): Date {
   return new Date(/(Z|[+-]\d\d:\d\d)$/.test(time) ? time : `${time}Z`);
 }

@@ -1,4 +1,4 @@
-// The URLs among the options, written as Celery has them. No message shows more of one than its scheme: it may hold a password.
+// The URLs among the options. Messages show only their schemes, since the rest may contain a password.
 
 import { BackgroundTasksError } from '../../errors.js';
 
@@ -9,13 +9,13 @@ export function isRabbitmq({ protocol }: URL): boolean {
   return rabbitmqSchemes.includes(protocol.slice(0, -1));
 }
 
-/** @throws BackgroundTasksError `ERR_INVALID_OPTION` for what the client would misread, or the server never take. */
+/** @throws BackgroundTasksError `ERR_INVALID_OPTION` for a URL that the client would misread or no server would accept. */
 export function readUrl(option: string, value: unknown, schemes: readonly string[]): URL {
   const url = typeof value === 'string' && value.includes('://') && URL.canParse(value) ? new URL(value) : undefined;
   const scheme = url?.protocol.slice(0, -1) ?? '';
   if (url === undefined || !schemes.includes(scheme)) {
     const expected = schemes.map((name) => `${name}://`).join(', ');
-    const found = value === undefined ? 'there is none' : url === undefined ? 'it is none' : `it is ${scheme}://`;
+    const found = value === undefined ? 'there is none' : url === undefined ? 'this is not one' : `it is ${scheme}://`;
     throw refused(option, `must be a URL (${expected}); ${found}`);
   }
   const fault = faultOf(url) ?? (isRabbitmq(url) ? faultForRabbitmq(url) : faultForRedis(url));
@@ -28,16 +28,16 @@ function refused(option: string, fault: string): BackgroundTasksError {
 }
 
 function faultOf(url: URL): string | undefined {
-  if (/[,;]/.test(url.host)) return 'must name one server: of several, put a load balancer in front of them';
+  if (/[,;]/.test(url.host)) return 'must name one server: put a load balancer in front of several';
   try {
     decodeURIComponent(url.username + url.password + url.pathname);
     return undefined;
   } catch {
-    return 'has a "%" that does not begin a percent-encoding: write %25 for it';
+    return 'has a "%" that begins no percent-encoding: write %25';
   }
 }
 
-/** ioredis would ask for the database NaN, leave that rejection unhandled, and go on in database 0. */
+/** For other databases, ioredis would select NaN, leave the rejection unhandled, and continue in database 0. */
 function faultForRedis({ pathname, searchParams }: URL): string | undefined {
   const databases = [pathname.slice(1), searchParams.get('db') ?? ''];
   return databases.some((database) => /\D/.test(database)) ? 'must have a number as its database' : undefined;
@@ -55,7 +55,7 @@ function faultForRabbitmq({ pathname, searchParams }: URL): string | undefined {
   return undefined;
 }
 
-/** What amqplib reads from the query. */
+/** The numbers that amqplib reads from the query. */
 const ranges = [
   ['heartbeat', 0, 65_535],
   ['channelMax', 0, 65_535],
