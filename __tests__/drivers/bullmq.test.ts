@@ -4,11 +4,11 @@ import { randomUUID } from 'node:crypto';
 import { Queue } from 'bullmq';
 import { Cluster, Redis } from 'ioredis';
 import { bullmq } from '../../lib/drivers/bullmq/index.js';
-import { errorOf } from '../../lib/drivers/bullmq/worker.js';
+import { errorOf } from '../../lib/drivers/bullmq/job.js';
 import { type OnError, task } from '../../lib/index.js';
 import { connection, obliterate } from './fixtures/bullmq.js';
 import { send } from './fixtures/send.js';
-import { closing, failure, Notes, over, retries, waitingTask } from './fixtures/watched.js';
+import { closing, failure, Notes, over, waitingTask } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
 describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
@@ -113,24 +113,6 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
       expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1, result: name });
     }
   }, 60_000);
-
-  test('gives up a task after the death of 5 workers that ran it, and reports it', async () => {
-    const engine = closing(bullmq({ connection, queue }));
-    const { id } = await send(engine, { name: 'deadly', args: [], retries: retries(10) });
-    const client = new Redis(connection);
-    await client.hset(`bull:${queue}:${id}`, 'stc', 5, 'ats', 5);
-    await client.quit();
-    const reports = new Notes<unknown>();
-    const runs = new Notes<void>();
-    await engine.work([task('deadly', runs.note)], { onError: reports.note });
-    expect(await over(engine, id)).toMatchObject({
-      state: 'failed',
-      attempts: 5,
-      error: { name: 'BackgroundTasksError', message: expect.stringContaining('5 times') },
-    });
-    expect(await reports.first(1)).toMatchObject([{ code: 'ERR_TASK_ABANDONED' }]);
-    expect(runs.all).toEqual([]);
-  });
 
   test('keeps the name and the message of an error apart, whatever they hold', async () => {
     const engine = closing(bullmq({ connection, queue }));

@@ -414,9 +414,9 @@ describe('reports', () => {
   });
 
   it('of tasks whose workers died say how often', () => {
-    expect(givenUpError('a')).toMatchObject({
+    expect(givenUpError('a', 2)).toMatchObject({
       code: 'ERR_TASK_ABANDONED',
-      message: 'task "a" was given up: its worker died while it ran, 5 times',
+      message: 'task "a" was given up: its worker died while it ran alone, 2 times',
     });
   });
 });

@@ -2,9 +2,6 @@
 
 import { BackgroundTasksError } from '../errors.js';
 
-/** After this many workers that died while they ran it, a task has failed. For drivers that cannot tell who ran alone. */
-export const mostDeaths = 5;
-
 /** After so many deaths of its worker a task is a suspect: it runs alone in its process, so that it takes no other along. */
 const suspectAfter = 3;
 
@@ -20,8 +17,8 @@ export function isGivenUp(timesAlone: number): boolean {
   return timesAlone >= mostDeathsAlone;
 }
 
-/** The error of a task that is given up. `timesAlone`: how many of its workers died while it ran alone, where that is known. */
-export function givenUpError(name: string, timesAlone?: number): BackgroundTasksError {
-  const deaths = timesAlone === undefined ? `while it ran, ${mostDeaths}` : `while it ran alone, ${timesAlone}`;
-  return new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${name}" was given up: its worker died ${deaths} times`);
+/** The error of a task that is given up. */
+export function givenUpError(name: string, timesAlone: number): BackgroundTasksError {
+  const message = `task "${name}" was given up: its worker died while it ran alone, ${timesAlone} times`;
+  return new BackgroundTasksError('ERR_TASK_ABANDONED', message);
 }

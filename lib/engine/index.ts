@@ -4,7 +4,7 @@ export { type Check, type Checks, checkOptions } from '../options.js';
 export { type Backoff, retryDelay } from '../task/retry.js';
 export { createEngine, unsupported } from './create-engine.js';
 export { withDeadline } from './deadline.js';
-export { givenUpError, isGivenUp, isSuspect, mostDeaths } from './deaths.js';
+export { givenUpError, isGivenUp, isSuspect } from './deaths.js';
 export type { DriverWorker, EngineDriver } from './driver.js';
 export type { GetOptions, TaskEngine, TaskRecord, TaskWorker, WorkerOptions } from './engine.js';
 export { timeOfId } from './id.js';

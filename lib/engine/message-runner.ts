@@ -76,7 +76,12 @@ export class MessageRunner extends WorkerReports {
 
   /** How many more tasks may be taken now. */
   get free(): number {
-    return this.#isDraining || this.#group.starts.isBlocked ? 0 : this.concurrency - this.#open.size;
+    return this.#isDraining || this.isBlocked ? 0 : this.concurrency - this.#open.size;
+  }
+
+  /** True while a task runs alone or waits for that: then no other is to be taken. */
+  get isBlocked(): boolean {
+    return this.#group.starts.isBlocked;
   }
 
   knows(name: string): boolean {

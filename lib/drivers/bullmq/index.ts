@@ -1,18 +1,13 @@
-// bullmq(): an engine on BullMQ, for Redis and what speaks its protocol: Valkey, Dragonfly. Workers: bullmq-worker.ts.
+// bullmq(): an engine on BullMQ, for Redis and what speaks its protocol: Valkey, Dragonfly.
 
-import { type Job, type JobsOptions, Queue, type RedisOptions } from 'bullmq';
+import type { RedisOptions } from 'bullmq';
 import { type RedisOptions as ClientOptions, Redis } from 'ioredis';
-import { createEngine, unsupported } from '../../engine/create-engine.js';
-import { withDeadline } from '../../engine/deadline.js';
-import type { EngineDriver } from '../../engine/driver.js';
-import type { TaskEngine, TaskRecord } from '../../engine/engine.js';
-import type { TaskMessage } from '../../engine/message.js';
-import type { MessageRunner } from '../../engine/message-runner.js';
+import { createEngine } from '../../engine/create-engine.js';
+import type { TaskEngine } from '../../engine/engine.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { isAwaitable } from '../../foreign-value.js';
 import { type Check, checkOptions } from '../../options.js';
-import { Connection } from './connection.js';
-import { attemptOf, BullmqWorker, errorOf, type StoredMessage } from './worker.js';
+import { BullmqDriver } from './driver.js';
 
 export interface BullmqOptions {
   /**
@@ -65,99 +60,4 @@ function retryStrategy(times: number): number {
 
 function badConnection(reason: string): BackgroundTasksError {
   return new BackgroundTasksError('ERR_INVALID_OPTION', `bullmq(): "connection" ${reason}`);
-}
-
-class BullmqDriver implements EngineDriver {
-  readonly name = 'bullmq';
-  readonly #options: ClientOptions;
-  readonly #connection: Connection;
-  readonly #queue: Queue<StoredMessage>;
-
-  constructor(name: string, options: ClientOptions) {
-    this.#options = options;
-    // While Redis is away nothing is kept for later, and what was under way when the connection broke is not sent again.
-    this.#connection = new Connection({ ...options, enableOfflineQueue: false, maxRetriesPerRequest: 0 });
-    // BullMQ's check of the version would break the queue for good if Redis went away in the middle of it.
-    this.#queue = new Queue(name, { connection: this.#connection, skipVersionCheck: true });
-    this.#queue.on('error', ignore); // The connection knows it too, and BullMQ needs a listener.
-  }
-
-  trouble(): Error | undefined {
-    return this.#connection.trouble;
-  }
-
-  async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
-    const { name, json, timeout, retries } = message;
-    if (/[\ud800-\udfff]/u.test(name)) throw unsupported('bullmq', 'name', 'it has half a surrogate pair');
-    const data: StoredMessage = { args: json, timeout, retries, unused: 0 };
-    const options = jobOptions(message);
-    await this.#queue.waitUntilReady();
-    // What was sent and not answered, in time or at all, may be stored although enqueue rejects.
-    expired.throwIfAborted();
-    const { id } = await this.#queue.add(name, data, options);
-    return String(id);
-  }
-
-  async work(runner: MessageRunner): Promise<BullmqWorker> {
-    const worker = new BullmqWorker(this.#queue.name, this.#options, runner);
-    await worker.ready();
-    return worker;
-  }
-
-  async find(id: string): Promise<TaskRecord | undefined> {
-    const state = await this.#queue.getJobState(id);
-    const job: Job<StoredMessage> | undefined = await this.#queue.getJob(id);
-    return job && recordOf(id, job, state === 'active');
-  }
-
-  async close(): Promise<void> {
-    // It waits for the answers that are still due, which do not come while Redis is away.
-    await withDeadline(() => this.#connection.quit()).catch(ignore);
-    this.#connection.disconnect();
-    await this.#queue.close();
-  }
-}
-
-const ignore = (): void => {};
-
-const kept = { age: 7 * 24 * 60 * 60 };
-/** BullMQ's priorities run from 1, the most urgent, to twice this; a job without comes before all that have one. */
-const middle = 2 ** 20;
-
-function jobOptions({ id, retries, delay = 0, priority = 0, key }: TaskMessage): JobsOptions {
-  if (Math.abs(priority) >= middle) {
-    throw unsupported('bullmq', 'priority', `it must be more than ${-middle} and less than ${middle}`);
-  }
-  return {
-    jobId: id,
-    priority: middle - priority,
-    removeOnComplete: kept,
-    removeOnFail: kept,
-    ...(delay > 0 && { delay: Math.ceil(delay) }),
-    // The worker takes the backoff from the message.
-    ...(retries !== undefined && { attempts: retries.limit + 1, backoff: { type: 'custom' } }),
-    // Freed when the job is over. In JSON any text differs from any other, also in UTF-8.
-    ...(key !== undefined && { deduplication: { id: JSON.stringify(key) } }),
-  };
-}
-
-/** In what is over, only a task that has succeeded has a value. */
-function recordOf(id: string, job: Job<StoredMessage>, isRunning: boolean): TaskRecord {
-  const { name, timestamp, processedOn, finishedOn, failedReason } = job;
-  const attempts = attemptOf(job);
-  const record: TaskRecord = {
-    id,
-    name,
-    state: isRunning ? 'running' : 'queued',
-    attempts,
-    enqueuedAt: new Date(timestamp),
-  };
-  if (processedOn !== undefined && attempts > 0) record.startedAt = new Date(processedOn);
-  if (finishedOn === undefined) return record;
-  record.finishedAt = new Date(finishedOn);
-  const value: unknown = job.returnvalue;
-  record.state = typeof value === 'string' ? 'succeeded' : 'failed';
-  if (record.state === 'failed') record.error = errorOf(failedReason);
-  else if (typeof value === 'string' && value !== '') record.result = JSON.parse(value);
-  return record;
 }

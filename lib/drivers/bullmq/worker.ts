@@ -1,35 +1,31 @@
-// A worker on BullMQ, and what it and the engine know of each other.
+// A worker on BullMQ.
 
-import { DelayedError, type Job, UnrecoverableError, Worker } from 'bullmq';
+import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { RedisOptions } from 'ioredis';
-import { wallClockTime } from '../../clock.js';
 import { withDeadline } from '../../engine/deadline.js';
-import { givenUpError, mostDeaths } from '../../engine/deaths.js';
+import { givenUpError, isGivenUp, isSuspect } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
-import { type Backoff, retryDelay } from '../../task/retry.js';
+import { retryDelay } from '../../task/retry.js';
 import { Connection } from './connection.js';
+import { HeldJob } from './held-job.js';
+import { attemptOf, type StoredMessage } from './job.js';
+import { Names } from './names.js';
+import { Refusals } from './refusals.js';
 
-export interface StoredMessage {
-  /** JSON, as it was when enqueue was called. */
-  readonly args: string;
-  readonly timeout: number | undefined;
-  readonly retries: Backoff | undefined;
-  /** How often a worker took it and did not begin it. */
-  readonly unused: number;
+/** In ms. */
+export interface Timing {
+  /** For so long after it was last heard of, a worker that died holds its tasks. */
+  readonly lockDuration: number;
+  readonly lockRenewTime: number;
+  /** So often workers look for tasks of dead ones. */
+  readonly stalledInterval: number;
 }
 
-/** How many attempts have begun; BullMQ counts how often it was taken. */
-export function attemptOf({ attemptsStarted, data }: Job<StoredMessage>): number {
-  return attemptsStarted - (data?.unused ?? 0); // Somebody else may have made the job.
-}
+export const defaultTiming: Timing = { lockDuration: 15_000, lockRenewTime: 5000, stalledInterval: 2500 };
 
 const settings = {
-  // Of a worker that died the lock ends after 15 s, and the next check gives its task to another one.
-  lockDuration: 15_000,
-  lockRenewTime: 5000,
-  stalledInterval: 2500,
   maxStalledCount: Number.MAX_SAFE_INTEGER, // The limit is kept here, where it is reported.
   runRetryDelay: 1000,
   settings: {
@@ -42,24 +38,44 @@ const settings = {
 
 export class BullmqWorker implements DriverWorker {
   readonly #runner: MessageRunner;
+  /** Those of this driver, this one included: each runs the others' tasks in its slots, as long as they have slots left too. */
+  readonly #workers: Set<BullmqWorker>;
   readonly #worker: Worker<StoredMessage, string>;
   readonly #connection: Connection;
+  readonly #names: Names;
+  readonly #refusals: Refusals;
+  /** Attempts at tasks of other workers that run in slots of this one. */
+  readonly #lent = new Set<Promise<unknown>>();
+  /** Tasks of this worker in slots of other ones, by their ids, until their ends are stored. */
+  readonly #borrowed = new Map<string, { readonly stored: Promise<void>; readonly onStored: () => void }>();
   /** Resolves once what has ended is stored; undefined while tasks are taken. */
   #paused: Promise<void> | undefined = undefined;
+  #ended: Promise<void> | undefined = undefined;
 
-  constructor(queue: string, options: RedisOptions, runner: MessageRunner) {
+  constructor(queue: string, options: RedisOptions, timing: Timing, runner: MessageRunner, workers: Set<BullmqWorker>) {
     this.#runner = runner;
+    this.#workers = workers.add(this);
     this.#connection = new Connection({ ...options, enableOfflineQueue: true, maxRetriesPerRequest: null });
     this.#worker = new Worker(queue, (job, token) => this.#run(job, token), {
       ...settings,
+      ...timing,
+      autorun: false,
       connection: this.#connection,
       concurrency: Math.min(runner.concurrency, Number.MAX_SAFE_INTEGER),
     });
+    const nameKeyOf = (name: string): string => this.#worker.toKey(`tasks:${name}`);
+    this.#names = new Names(this.#connection, runner.names.map(nameKeyOf));
+    this.#refusals = new Refusals(runner, this.#names, nameKeyOf, () => this.#adjust());
     this.#worker.on('error', () => {}); // BullMQ needs a listener. Why a start fails the connection knows.
+    this.#worker.on('completed', ({ id = '' }) => this.#ownerOf(id).#stored(id));
     this.#worker.on('failed', (job, error) => {
-      if (job?.finishedOn === undefined) return;
-      const info = { id: job.id ?? '', name: job.name, attempt: attemptOf(job) };
-      runner.report(info, 'cause' in error ? error.cause : error);
+      if (job === undefined) return;
+      const { id = '', name, finishedOn } = job;
+      const owner = this.#ownerOf(id);
+      if (finishedOn !== undefined) {
+        owner.#runner.report({ id, name, attempt: attemptOf(job) }, 'cause' in error ? error.cause : error);
+      }
+      owner.#stored(id);
     });
   }
 
@@ -72,9 +88,11 @@ export class BullmqWorker implements DriverWorker {
       await this.#end();
       throw reason;
     }
-    this.#worker.on('error', (error) => {
+    const onError = (error: unknown): void => {
       if (this.#paused === undefined) this.#runner.storeFailed(error);
-    });
+    };
+    this.#worker.on('error', onError);
+    this.#worker.run().catch(onError);
   }
 
   stop(): void {
@@ -82,69 +100,97 @@ export class BullmqWorker implements DriverWorker {
     this.#paused.catch(() => {}); // close() looks at it.
   }
 
-  /** A pause ends when all is stored; while Redis is away, never, and what could not be stored runs again elsewhere. */
+  /** Others' tasks go on in its slots. What cannot be stored, since Redis is away, runs again elsewhere. */
   async close(): Promise<void> {
-    await withDeadline(async () => this.#paused).catch(() => {});
-    await this.#end();
+    const ended = this.ended();
+    await withDeadline(() => Promise.all([...this.#borrowed.values()].map(({ stored }) => stored))).catch(() => {});
+    if (this.#lent.size === 0) await ended;
+  }
+
+  /** To be called after {@link stop}. Resolves once its slots are empty and its connections closed. */
+  ended(): Promise<void> {
+    this.#ended ??= Promise.all(this.#lent).then(async () => {
+      await withDeadline(async () => this.#paused).catch(() => {}); // While Redis is away, a pause has no end.
+      await this.#end();
+    });
+    return this.#ended;
   }
 
   async #end(): Promise<void> {
+    this.#workers.delete(this);
+    this.#names.close();
     await this.#worker.close(true);
     this.#connection.disconnect();
   }
 
-  async #run(job: Job<StoredMessage>, token: string | undefined): Promise<string> {
-    const { id = '', name, data } = job;
-    const unused = data?.unused ?? 0;
-    const attempt = attemptOf(job);
-    if (this.#paused !== undefined) return putBack(job, token, 0, unused + 1);
-    if (!this.#runner.knows(name)) {
-      if (!this.#runner.isKnownHere(name)) this.#runner.reportUnknown({ id, name, attempt });
-      return putBack(job, token, unknownDelay(unused), unused + 1);
-    }
-    if (job.stalledCounter >= mostDeaths) {
-      await job.updateData({ ...data, unused: unused + 1 });
-      throw failure(givenUpError(name), UnrecoverableError);
-    }
-    const { timeout } = data;
-    const outcome = await this.#runner.run({ id, name, args: JSON.parse(data.args), timeout, attempt });
+  async #run(job: Job<StoredMessage>, token = ''): Promise<string> {
+    const { id = '', name, data, stalledCounter } = job;
+    const held = new HeldJob(job, token, this.#connection, (type) => this.#worker.toKey(type));
+    if (this.#paused !== undefined) return held.putBack();
+    const owner = this.#freeOwnerOf(name);
+    if (owner === undefined) return this.#refusals.refuse(held);
+    const message = { ...held.info, args: JSON.parse(data.args), timeout: data.timeout };
+    const running = owner.#runner.run(message, isSuspect(stalledCounter) ? () => held.beginAlone() : undefined);
+    if (owner !== this) this.#lend(owner, id, running);
+    this.#adjustAll();
+    const outcome = await running;
+    this.#adjustAll();
     switch (outcome.state) {
       case 'succeeded':
         return serializeResult(outcome.result) ?? '';
-      case 'dropped':
-        return putBack(job, token, 0);
-      case 'unused':
-        return putBack(job, token, 0, unused + 1);
       case 'failed':
+        await held.hasFailed();
         throw failure(outcome.error, Error);
+      case 'dropped':
+        return held.giveBack().finally(() => owner.#stored(id));
+      case 'unused':
+        if (!isGivenUp(held.timesAlone)) return held.putBack().finally(() => owner.#stored(id));
+        await held.unbegun();
+        throw failure(givenUpError(name, held.timesAlone), UnrecoverableError);
     }
   }
-}
 
-/** ms before it is offered again: soon, since another worker may know it, and later on seldom, since none seems to. */
-function unknownDelay(refusals: number): number {
-  return refusals < 50 ? Math.min(50 * 2 ** refusals, 500) : 5000;
-}
+  #freeOwnerOf(name: string): BullmqWorker | undefined {
+    const canRun = (worker: BullmqWorker): boolean => worker.#runner.free > 0 && worker.#runner.knows(name);
+    return canRun(this) ? this : [...this.#workers].find(canRun);
+  }
 
-/** Back to the queue without counting as a failure. If that cannot be done, the lock ends and another worker takes it. */
-async function putBack(job: Job<StoredMessage>, token: string | undefined, delay: number, unused = 0): Promise<never> {
-  try {
-    if (unused > 0) await job.updateData({ ...job.data, unused });
-    await job.moveToDelayed(wallClockTime() + delay, token);
-  } catch {}
-  throw new DelayedError();
+  #ownerOf(id: string): BullmqWorker {
+    return [...this.#workers].find((worker) => worker.#borrowed.has(id)) ?? this;
+  }
+
+  #lend(owner: BullmqWorker, id: string, running: Promise<unknown>): void {
+    this.#lent.add(running);
+    void running.then(() => this.#lent.delete(running));
+    let onStored = (): void => {};
+    const stored = new Promise<void>((resolve) => {
+      onStored = resolve;
+    });
+    owner.#borrowed.set(id, { stored, onStored });
+  }
+
+  #stored(id: string): void {
+    this.#borrowed.get(id)?.onStored();
+    this.#borrowed.delete(id);
+  }
+
+  #adjustAll(): void {
+    for (const worker of this.#workers) worker.#adjust();
+  }
+
+  #adjust(): void {
+    if (this.#worker.concurrency !== this.#concurrency) this.#worker.concurrency = this.#concurrency;
+  }
+
+  /** BullMQ takes no other task while there is one and this is 1. */
+  get #concurrency(): number {
+    return this.#runner.isBlocked || this.#refusals.isYielding
+      ? 1
+      : Math.min(this.#runner.concurrency, Number.MAX_SAFE_INTEGER);
+  }
 }
 
 /** What BullMQ keeps of an error is its message. */
 function failure(error: unknown, Class: new (message: string) => Error): Error {
   return Object.assign(new Class(JSON.stringify(serializeError(error))), { cause: error, stack: '' });
-}
-
-/** Also of a reason that was written by somebody else. */
-export function errorOf(failedReason: string): { name: string; message: string } {
-  try {
-    const { name, message }: { name?: unknown; message?: unknown } = JSON.parse(failedReason);
-    if (typeof name === 'string' && typeof message === 'string') return { name, message };
-  } catch {}
-  return { name: 'Error', message: failedReason };
 }
