@@ -19,6 +19,7 @@ const rounds = 11;
 const underWay = 32;
 const concurrency = 10;
 const name = 'no-op';
+const manyNames = Array.from({ length: 1000 }, (_, number) => `no-op ${number}`);
 const args = [{ to: 'ada@example.com', text: 'some notification' }];
 const week = 7 * 24 * 60 * 60;
 
@@ -49,12 +50,17 @@ async function benchSqlite() {
   bare.close();
   await engine.close();
 
-  const worked = [];
-  for (let round = 0; round < rounds; round++) {
-    const other = sqlite({ path: join(directory, `${round}.db`) });
-    await enqueueRate(other, 10_000);
-    worked.push(await workRate(other, 10_000));
+  const worked = { one: [], many: [] };
+  const workedRate = async (path, names) => {
+    const other = sqlite({ path: join(directory, path) });
+    await enqueueRate(other, 10_000, underWay, names);
+    const rate = await workRate(other, 10_000, names);
     await other.close();
+    return rate;
+  };
+  for (let round = 0; round < rounds; round++) {
+    worked.one.push(await workedRate(`${round}.db`, [name]));
+    worked.many.push(await workedRate(`${round}, many names.db`, manyNames));
   }
   rmSync(directory, { recursive: true });
   const ratios = (name) => rates[name].map((rate, round) => rate / rates['one at a time'][round]);
@@ -63,7 +69,8 @@ async function benchSqlite() {
     compared('the floor: better-sqlite3, 32 rows a commit', 'enqueue, one at a time', ratios('floor')),
     absolute('enqueue on sqlite, one at a time', rates['one at a time']),
     absolute('enqueue on sqlite, 32 at once', rates[`${underWay} at once`]),
-    absolute('no-op tasks worked on sqlite', worked, 5000),
+    absolute('no-op tasks worked on sqlite', worked.one, 5000),
+    absolute('no-op tasks worked on sqlite, of 1,000 names', worked.many, 10_000),
   ];
 }
 
@@ -219,9 +226,10 @@ async function interleave(contenders) {
   return results;
 }
 
-function enqueueRate(engine, count, atOnce = underWay) {
-  const remote = task(name);
-  return rateOf(count, atOnce, () => engine.enqueue(remote, ...args));
+function enqueueRate(engine, count, atOnce = underWay, names = [name]) {
+  const remotes = names.map((name) => task(name));
+  let next = 0;
+  return rateOf(count, atOnce, () => engine.enqueue(remotes[next++ % remotes.length], ...args));
 }
 
 /** Calls per second, with so many under way. */
@@ -235,9 +243,10 @@ async function rateOf(count, atOnce, call) {
   return count / ((performance.now() - start) / 1000);
 }
 
-function workRate(engine, count) {
+function workRate(engine, count, names = [name]) {
   return timed(count, async (ended) => {
-    const worker = await engine.work([task(name, async () => ended())], { concurrency });
+    const tasks = names.map((name) => task(name, async () => ended()));
+    const worker = await engine.work(tasks, { concurrency });
     return () => worker.close();
   });
 }

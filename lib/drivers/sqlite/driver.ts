@@ -10,6 +10,7 @@ import { GroupCommit } from './commits.js';
 import type { Connection } from './connection.js';
 import { FilesLost, isBusy } from './database.js';
 import { LeaseTable } from './leases.js';
+import { ReadyTable } from './ready-table.js';
 import { type NewRow, rowOf, TaskTable } from './table.js';
 import { Upkeep, type UpkeepSettings } from './upkeep.js';
 import { UpkeepTable } from './upkeep-table.js';
@@ -43,7 +44,11 @@ export class SqliteDriver implements EngineDriver {
         if (this.#workers.size === 0) this.#upkeep.stop();
       },
     };
-    this.#tables = { tasks: new TaskTable(database), leases: new LeaseTable(database) };
+    this.#tables = {
+      tasks: new TaskTable(database),
+      ready: new ReadyTable(database),
+      leases: new LeaseTable(database),
+    };
     this.#commits = new GroupCommit(connection);
     this.#upkeep = new Upkeep(new UpkeepTable(database), this.#commits, {
       lease: settings.lease.length,

@@ -5,6 +5,7 @@ import { wallClockTime } from '../../clock.js';
 import { isSuspect } from '../../engine/deaths.js';
 import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
+import type { Candidates } from './candidates.js';
 import { prepare, type SqliteDatabase } from './database.js';
 import type { Lease } from './lease.js';
 
@@ -26,7 +27,7 @@ export interface TakenTask {
 /** Who takes tasks, and for how long they are its own. */
 export interface Taker {
   readonly worker: string;
-  readonly names: readonly string[];
+  readonly candidates: Candidates;
   readonly limit: number;
   /** Whether it runs nothing. */
   readonly isIdle: boolean;
@@ -71,7 +72,6 @@ export class TaskTable {
   readonly #find;
   readonly #findWithResult;
   readonly #promote;
-  readonly #select;
   readonly #take;
   readonly #succeed;
   readonly #fail;
@@ -80,7 +80,6 @@ export class TaskTable {
   readonly #giveBack;
   readonly #putBack;
   readonly #nextDue;
-  readonly #isQueued;
 
   constructor(database: SqliteDatabase) {
     // The worker and the count of attempts are the token of the lease: whoever takes the task anew counts one more.
@@ -105,15 +104,10 @@ export class TaskTable {
       `UPDATE background_tasks SET state = 'queued', delayed_at = NULL WHERE seq IN
        (SELECT seq FROM background_tasks WHERE state = 'delayed' AND run_at <= ? ORDER BY run_at LIMIT ${batch})`,
     );
-    this.#select = prepare<Candidate>(
-      database,
-      `SELECT seq, priority, lost FROM background_tasks WHERE state = 'queued' AND name = ?
-       ORDER BY priority DESC, seq LIMIT ?`,
-    );
     this.#take = prepare<TakenTask>(
       database,
       `UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = ?, lease_until = ?, lease = ?,
-       started_at = ? WHERE seq = ? RETURNING seq, id, name, args, timeout, retries, attempts, failures, lost`,
+       started_at = ? WHERE seq = ? AND state = 'queued' RETURNING seq, id, name, args, timeout, retries, attempts, failures, lost`,
     );
     this.#succeed = prepare(
       database,
@@ -146,7 +140,6 @@ export class TaskTable {
       database,
       "SELECT min(run_at) AS run_at FROM background_tasks WHERE state = 'delayed'",
     );
-    this.#isQueued = prepare(database, "SELECT 1 FROM background_tasks WHERE state = 'queued' AND name = ? LIMIT 1");
   }
 
   /** Returns the id: where a live task has the same key, that one's. What is stored already stays. */
@@ -166,21 +159,15 @@ export class TaskTable {
     this.#promote.run(now);
   }
 
-  /** Takes the first of the queued tasks with these names. A suspect is taken alone, and holds up those behind it till then. */
-  take({ worker, names, limit, isIdle, now, lease: { stored } }: Taker): TakenTask[] {
+  /** Takes the first of the candidates. A suspect is taken alone, and holds up those behind it till then. */
+  take({ worker, candidates, limit, isIdle, now, lease: { stored } }: Taker): TakenTask[] {
     const taken: TakenTask[] = [];
-    for (const { seq, lost } of this.#candidates(names, limit)) {
+    for (const { seq, lost } of candidates.inOrder(limit)) {
       if (isSuspect(lost) && (!isIdle || taken.length > 0)) break;
       taken.push(...this.#take.all(worker, now + stored, stored, now, seq));
-      if (isSuspect(lost)) break;
+      if (isSuspect(lost) || taken.length === limit) break;
     }
     return taken;
-  }
-
-  #candidates(names: readonly string[], limit: number): Candidate[] {
-    const candidates = names.flatMap((name) => this.#select.all(name, limit));
-    if (names.length > 1) candidates.sort((a, b) => b.priority - a.priority || a.seq - b.seq);
-    return candidates.slice(0, limit);
   }
 
   // Each of these returns false where the lease was lost meanwhile: the task is somebody else's now, and so is its end.
@@ -216,11 +203,6 @@ export class TaskTable {
   nextDue(): number {
     return this.#nextDue.get()?.run_at ?? Number.POSITIVE_INFINITY;
   }
-
-  /** Whether there is something to take for a worker that knows these names. */
-  isWorkWaiting(names: readonly string[], now: number): boolean {
-    return this.nextDue() <= now || names.some((name) => this.#isQueued.get(name) !== undefined);
-  }
 }
 
 interface Row {
@@ -234,12 +216,6 @@ interface Row {
   readonly error: string | null;
   /** Absent where it was not asked for. */
   readonly result?: string | null;
-}
-
-interface Candidate {
-  readonly lost: number;
-  readonly seq: number;
-  readonly priority: number;
 }
 
 function recordOf(row: Row): TaskRecord {

@@ -2,6 +2,7 @@
 // workers of this process: after the event loop was blocked, or the clock set, they shall not take from each other what runs here.
 
 import { wallClockTime } from '../../clock.js';
+import type { Candidates } from './candidates.js';
 import type { Write } from './commits.js';
 import { isBusy } from './database.js';
 import { Grace, type Lease } from './lease.js';
@@ -21,7 +22,7 @@ export interface TurnResult {
 
 export interface TurnOwner {
   readonly id: string;
-  readonly names: readonly string[];
+  readonly candidates: Candidates;
   /** How many tasks it can take. */
   readonly free: number;
   /** How many tasks it runs. */
@@ -89,9 +90,9 @@ export class Turn implements Write {
   }
 
   #take(now: number): TakenTask[] {
-    const { id, names, free, running } = this.#owner;
+    const { id, candidates, free, running } = this.#owner;
     const limit = Math.min(batch, free);
-    const taker = { worker: id, names, limit, isIdle: running === 0, now, lease: this.#lease };
+    const taker = { worker: id, candidates, limit, isIdle: running === 0, now, lease: this.#lease };
     return limit > 0 ? this.#tasks.take(taker) : [];
   }
 }

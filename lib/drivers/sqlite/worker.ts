@@ -7,16 +7,19 @@ import type { DriverWorker } from '../../engine/driver.js';
 import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { type Backoff, retryDelay } from '../../task/retry.js';
+import { Candidates } from './candidates.js';
 import type { GroupCommit } from './commits.js';
 import { isBusy } from './database.js';
 import type { Lease } from './lease.js';
 import type { LeaseTable } from './leases.js';
+import type { ReadyTable } from './ready-table.js';
 import { attemptOf, type TakenTask, type TaskTable } from './table.js';
 import { Turn, type TurnOwner, type TurnResult } from './turn.js';
 
 /** The statements that workers use. */
 export interface SqliteTables {
   readonly tasks: TaskTable;
+  readonly ready: ReadyTable;
   readonly leases: LeaseTable;
 }
 
@@ -35,7 +38,7 @@ const closeTimeout = 4500;
 
 export class SqliteWorker implements DriverWorker, TurnOwner {
   readonly id = randomUUID();
-  readonly names: readonly string[];
+  readonly candidates: Candidates;
   readonly runner: MessageRunner;
   readonly #table: TaskTable;
   readonly #leases: LeaseTable;
@@ -51,7 +54,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   #givesUpAt = Number.POSITIVE_INFINITY;
 
   constructor(tables: SqliteTables, commits: GroupCommit, runner: MessageRunner, settings: SqliteWorkerSettings) {
-    this.names = runner.names;
+    this.candidates = new Candidates(tables.ready, runner.names);
     this.#table = tables.tasks;
     this.#leases = tables.leases;
     this.#commits = commits;
@@ -122,7 +125,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   };
 
   #isWorkWaiting(now: number): boolean {
-    return this.#table.isWorkWaiting(this.free > 0 ? this.names : [], now);
+    return this.#table.nextDue() <= now || (this.free > 0 && this.candidates.isAny());
   }
 
   #setTimer(delay: number): void {
