@@ -1,5 +1,6 @@
 // What an engine does for each driver: it checks, serializes, sets deadlines, wakes workers, closes.
 
+import { AsyncLocalStorage } from 'node:async_hooks';
 import {
   createEngine,
   type DriverWorker,
@@ -10,6 +11,7 @@ import {
 } from '../../lib/engine/index.js';
 import { BackgroundTasksError, currentTask, enqueue, type Task, type TaskRecord, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
+import { countKept } from '../fixtures/garbage.js';
 import { hostileErrors } from '../fixtures/hostile.js';
 import { fakeTimeouts } from '../fixtures/timeouts.js';
 
@@ -269,6 +271,41 @@ describe('a worker', () => {
     await worker.close();
     await engine.enqueue(task('t', () => {}));
     expect(events).toEqual(['wake', 'stop', 'close']);
+  });
+
+  it('keeps no store of the request that has enqueued what it runs', async () => {
+    const messages: TaskMessage[] = [];
+    const insert = async (message: TaskMessage): Promise<string> => {
+      messages.push(message);
+      return message.id;
+    };
+    const work = (runner: MessageRunner): DriverWorker => {
+      const take = async (): Promise<void> => {
+        for (const { id, name, json } of messages.splice(0)) {
+          await runner.run({ id, name, args: JSON.parse(json), attempt: 1 });
+        }
+      };
+      return { wake: () => void take(), stop: () => {}, close: async () => {} };
+    };
+    const engine = createEngine(driverWith({ insert, work }));
+    const begun = deferred();
+    const over = deferred();
+    const runs = task('runs', () => {
+      begun.resolve();
+      return over.promise;
+    });
+    const worker = await engine.work([runs]);
+    const storage = new AsyncLocalStorage<object>();
+    const enqueueInStore = async (): Promise<WeakRef<object>> => {
+      const store = {};
+      await storage.run(store, () => engine.enqueue(runs));
+      return new WeakRef(store);
+    };
+    const ref = await enqueueInStore();
+    await begun.promise;
+    expect(await countKept([ref])).toBe(0);
+    over.resolve();
+    await worker.close();
   });
 
   it('knows what the other workers of its engine know', async () => {

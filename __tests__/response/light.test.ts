@@ -1,11 +1,12 @@
 // Promise 16: what a handler or a task leaves behind keeps no response alive, and after() works from there all the same.
 
-import { AsyncResource } from 'node:async_hooks';
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express, { type Response } from 'express';
 import {
   after,
+  type BackgroundTasks,
   type BackgroundTasksOptions,
   backgroundTasks,
   currentTask,
@@ -17,6 +18,7 @@ import {
 import { deferred } from '../fixtures/deferred';
 import { collectGarbage, countKept } from '../fixtures/garbage';
 import { serve } from '../fixtures/serve';
+import { serveTasks } from '../fixtures/serve-tasks';
 
 const error = new Error('boom');
 const count = 20;
@@ -210,6 +212,64 @@ describe('what a task leaves behind keeps no request, body or response', () => {
     await middleware.idle();
     expect(refs).toHaveLength(3);
     expect(await countKept(refs)).toBe(0);
+  });
+});
+
+describe('the tasks of one response keep no store of another', () => {
+  const storage = new AsyncLocalStorage<object>();
+
+  function inStore(fn: () => void): WeakRef<object> {
+    const store = {};
+    storage.run(store, fn);
+    return new WeakRef(store);
+  }
+
+  /** The lists of two responses that are over. */
+  async function twoLists(options: BackgroundTasksOptions = {}): Promise<[BackgroundTasks, BackgroundTasks]> {
+    const { respond } = await serveTasks(options);
+    return [await respond((tasks) => tasks), await respond((tasks) => tasks)];
+  }
+
+  it('that has asked for the turn in which they begin', async () => {
+    const [first, second] = await twoLists();
+    const ref = inStore(() => first.add(() => {}));
+    const handle = second.add(never);
+    while (handle.status !== 'running') await sleep(1);
+    expect(await countKept([ref])).toBe(0);
+  });
+
+  it('that has asked for the turn in which they went on for ever', async () => {
+    const [first, second] = await twoLists();
+    let isOver = false;
+    const again = async (): Promise<void> => {
+      if (!isOver) second.add(again);
+    };
+    const ref = inStore(() => first.add(() => {}));
+    const handle = second.add(again);
+    await handle.finished;
+    expect(await countKept([ref])).toBe(0);
+    isOver = true;
+  });
+
+  it('whose slot they have got', async () => {
+    const [first, second] = await twoLists({ concurrency: 1 });
+    const done = deferred();
+    const ref = inStore(() => first.add(() => done.promise));
+    const handle = second.add(never);
+    done.resolve();
+    while (handle.status !== 'running') await sleep(1);
+    expect(await countKept([ref])).toBe(0);
+  });
+
+  it('that has cancelled the one before', async () => {
+    const [, tasks] = await twoLists({ retries: { limit: 1, minDelay: 60_000 } });
+    const failing = tasks.add(() => Promise.reject(error));
+    const handle = tasks.add(never);
+    while (failing.status !== 'running') await sleep(1);
+    await sleep(1);
+    const ref = inStore(() => failing.cancel());
+    while (handle.status !== 'running') await sleep(1);
+    expect(await countKept([ref])).toBe(0);
   });
 });
 

@@ -1,5 +1,6 @@
 // A worker as its users see it: one driver's worker and the attempts that it runs, closed in the right order.
 
+import { AsyncResource } from 'node:async_hooks';
 import { type CloseOptions, readCloseTimeout } from '../close-options.js';
 import type { DriverWorker } from './driver.js';
 import type { TaskWorker } from './engine.js';
@@ -9,6 +10,8 @@ import type { WorkerGroup } from './worker-group.js';
 export class EngineWorker implements TaskWorker {
   readonly #runner: MessageRunner;
   readonly #group: WorkerGroup<EngineWorker>;
+  /** What a driver starts when it is woken must not keep the AsyncLocalStorage stores of the request that enqueues. */
+  readonly #context = new AsyncResource('BackgroundTaskWorker');
   #driverWorker: DriverWorker | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
 
@@ -34,7 +37,7 @@ export class EngineWorker implements TaskWorker {
   }
 
   wake(): void {
-    if (this.#closing === undefined) this.#driverWorker?.wake?.();
+    if (this.#closing === undefined) this.#context.runInAsyncScope(() => this.#driverWorker?.wake?.());
   }
 
   async close(options: CloseOptions = {}): Promise<void> {

@@ -35,7 +35,7 @@ export interface ListRunner {
   began(): void;
   /** A task that was pending or running is over. */
   ended(was: 'pending' | 'running', status: TaskOutcome['status']): void;
-  /** Calls `begin()` when a slot is free. */
+  /** Calls `begin()` when a slot is free, and then `advance()`. */
   enter(list: TaskList): void;
   /** Calls `advance()` when it is the list's turn. */
   queue(list: TaskList): void;
@@ -167,7 +167,6 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
   /** The list has a slot. */
   begin(): void {
     this.#state = ready;
-    this.#runner.queue(this);
   }
 
   /** Goes on until something has to be awaited, the time slice is over, or no task is left. */

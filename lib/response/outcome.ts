@@ -1,5 +1,6 @@
 // Tells when a response is over and what became of it. What happens to its connection afterwards does not matter.
 
+import { AsyncResource } from 'node:async_hooks';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import onFinished from 'on-finished';
@@ -41,8 +42,9 @@ export function whenOver(
   else if (transport === 'http1') watchHandover(req, res, over);
   if (onFinished.isFinished(res)) {
     // on-finished takes end() for the end, and a client that has closed its side: megabytes may still wait for a slow reader.
-    res.once('finish', over);
-    res.once('close', over);
+    const here = AsyncResource.bind(over); // These may come in the context of the response before it on the connection.
+    res.once('finish', here);
+    res.once('close', here);
   } else {
     onFinished(res, over);
   }

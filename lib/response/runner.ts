@@ -1,5 +1,6 @@
 // Who goes when: slots, time slices, and the waiting of idle() and close(). What happens to one response's tasks is the list's part.
 
+import { AsyncResource } from 'node:async_hooks';
 import { setImmediate } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { Attempt } from '../task/attempt.js';
@@ -37,7 +38,13 @@ export class Runner implements ListRunner, Closable {
   readonly #waiting = new Queue<TaskList>();
   readonly #stats: Stats = { pending: 0, running: 0, succeeded: 0, failed: 0, skipped: 0, cancelled: 0, abandoned: 0 };
   #freeSlots: number;
-  #isPumpScheduled = false;
+  /** True from the moment at which a list is ready until none is. */
+  #isPumping = false;
+  /**
+   * A turn of the event loop belongs to whoever asked for it: to the response whose list was the first to be ready. The lists of
+   * others run in here, or its AsyncLocalStorage stores would live as long as their tasks.
+   */
+  readonly #neutral = new AsyncResource('BackgroundTasks');
   readonly #slice = new TimeSlice();
   isClosed = false;
   #closing: Closing | undefined = undefined;
@@ -92,6 +99,8 @@ export class Runner implements ListRunner, Closable {
     if (this.#freeSlots > 0) {
       this.#freeSlots--;
       list.begin();
+      this.#ready.push(list);
+      this.#schedulePump();
     } else {
       this.#waiting.push(list);
     }
@@ -113,13 +122,17 @@ export class Runner implements ListRunner, Closable {
 
   #passSlot(): void {
     const next = this.#waiting.shift();
-    if (next === undefined) this.#freeSlots++;
-    else next.begin();
+    if (next === undefined) {
+      this.#freeSlots++;
+    } else {
+      next.begin();
+      this.queue(next);
+    }
   }
 
   queue(list: TaskList): void {
     this.#ready.push(list);
-    this.#schedulePump();
+    if (!this.#isPumping) this.#neutral.runInAsyncScope(this.#schedulePump, this);
   }
 
   isSliceOver(): boolean {
@@ -154,39 +167,42 @@ export class Runner implements ListRunner, Closable {
 
   giveUp(steps: Iterator<unknown>): void {
     this.#givingUp = steps;
-    this.#runSlice();
+    this.#slice.begin();
+    this.#neutral.runInAsyncScope(() => {
+      this.#runSlice();
+      if (this.#hasWork) this.#schedulePump();
+    });
   }
 
   #schedulePump(): void {
-    if (this.#isPumpScheduled) return;
-    this.#isPumpScheduled = true;
+    if (this.#isPumping) return;
+    this.#isPumping = true;
     setImmediate(this.#pump);
   }
 
   readonly #pump = (): void => {
-    this.#isPumpScheduled = false;
-    this.#runSlice();
+    this.#slice.begin();
+    this.#runNext();
+    this.#isPumping = this.#hasWork;
+    if (this.#isPumping) this.#neutral.runInAsyncScope(this.#goOn, this);
   };
 
+  #goOn(): void {
+    this.#runSlice();
+    this.#isPumping = this.#hasWork;
+    if (this.#isPumping) setImmediate(this.#pump);
+  }
+
   #runSlice(): void {
-    this.#slice.begin();
-    if (this.#givingUp === undefined) this.#runLists();
-    else this.#continueGivingUp(this.#givingUp);
-    if (this.#givingUp !== undefined || !this.#ready.isEmpty) this.#schedulePump();
+    while (this.#hasWork && !this.#slice.isOver()) this.#runNext();
   }
 
-  #runLists(): void {
-    let list = this.#ready.shift();
-    while (list !== undefined) {
-      list.advance();
-      list = this.#slice.isOver() ? undefined : this.#ready.shift();
-    }
+  #runNext(): void {
+    if (this.#givingUp === undefined) this.#ready.shift()?.advance();
+    else if (this.#givingUp.next().done === true) this.#givingUp = undefined;
   }
 
-  #continueGivingUp(givingUp: Iterator<unknown>): void {
-    let isDone = false;
-    do isDone = givingUp.next().done === true;
-    while (!isDone && !this.#slice.isOver());
-    if (isDone) this.#givingUp = undefined;
+  get #hasWork(): boolean {
+    return this.#givingUp !== undefined || !this.#ready.isEmpty;
   }
 }
