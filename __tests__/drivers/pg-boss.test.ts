@@ -196,7 +196,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   }, 30_000);
 
   test('without its result, neither the result nor the arguments of a task are read', async () => {
-    const own = await startBoss({ ...store.config, max: 1 });
+    const own = await startBoss({ ...store.config, max: 1 }); // All reads of one connection are counted when it is told to.
     const db = own.getDb();
     /** How many pages of large values were read so far. */
     async function pages(): Promise<unknown> {
@@ -206,13 +206,14 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
       return (await db.executeSql(`SELECT ${reads} FROM pg_statio_all_tables WHERE relid = ${table}`)).rows[0];
     }
     const large = randomBytes(500_000).toString('hex');
-    const polls = pgBoss(own);
+    const polls = closing(pgBoss(own));
     const { id } = await send(polls, { name: 'a', args: [large] });
     const begin = await pages();
     expect(await polls.get(id, { result: false })).toMatchObject({ name: 'a', state: 'queued', attempts: 0 });
     expect(await pages()).toEqual(begin);
-    await engine.work([task('a', (argument: string) => argument)]);
-    expect(await over(engine, id)).toMatchObject({ result: large });
+    const worker = await polls.work([task('a', (argument: string) => argument)]);
+    expect(await over(polls, id)).toMatchObject({ result: large });
+    await worker.close();
     const end = await pages();
     expect(await polls.get(id, { result: false })).toEqual({
       id,
@@ -226,6 +227,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     expect(await pages()).toEqual(end);
     await polls.get(id);
     expect(await pages()).not.toEqual(end);
+    await polls.close();
     await own.stop();
   });
 

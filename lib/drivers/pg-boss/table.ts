@@ -41,6 +41,52 @@ export class JobTable {
     return row?.id;
   }
 
+  /**
+   * What waits behind a position and has been ready for so many ms, without tasks of these names: at most so many, and the
+   * position of the last one that was looked at.
+   */
+  async waiting(
+    after: Position,
+    names: readonly string[],
+    readyFor: number,
+    limit: number,
+  ): Promise<{ jobs: WaitingJob[]; end: Position }> {
+    const ready = (table: string, state: string): string => `(
+      SELECT id, group_id, start_after, state, retry_count, data FROM ${table}
+      WHERE name = $1 AND state = '${state}' AND NOT blocked AND start_after <= ready.by
+        AND (start_after, id) > ($2::timestamptz, $3::uuid) AND group_id <> ALL($4::text[])
+      ORDER BY start_after, id LIMIT ${limit})`;
+    const rows = await this.#query<WaitingRow>(
+      (table, now) => `SELECT ${utc('ready.by')} AS by, id, group_id AS name, ${utc('start_after')} AS at,
+          state = 'retry' AS was_taken, retry_count, CASE WHEN state = 'retry' THEN data->>'unused' END AS unused
+        FROM (SELECT ${now} - $5::float8 * interval '1 millisecond' AS by) ready LEFT JOIN LATERAL (
+          SELECT * FROM (${ready(table, 'created')} UNION ALL ${ready(table, 'retry')}) jobs
+          ORDER BY start_after, id LIMIT ${limit}) jobs ON true
+        ORDER BY start_after, id`,
+      [queue, after.at, after.id, names, readyFor],
+    );
+    const jobs = rows.flatMap(({ id, name, at, was_taken, retry_count, unused }) => {
+      if (id === null) return [];
+      const attempt = was_taken ? attemptOf(retry_count + 1, Number(unused)) : 1;
+      return [{ id, name, attempt, position: { at, id } }];
+    });
+    const last = jobs.length < limit ? undefined : jobs.at(-1);
+    return { jobs, end: last?.position ?? { at: rows[0]?.by ?? after.at, id: lastId } };
+  }
+
+  /** Those of these names of which a task runs, or was over a short time ago. */
+  async worked(names: readonly string[]): Promise<Set<string>> {
+    if (names.length === 0) return new Set();
+    const rows = await this.#query<{ name: string }>(
+      (table, now) => `SELECT group_id AS name FROM ${table}
+          WHERE name = $1 AND state = 'active' AND group_id = ANY($2::text[])
+        UNION SELECT group_id AS name FROM ${table}
+          WHERE name = $1 AND completed_on > ${now} - interval '15 seconds' AND group_id = ANY($2::text[])`,
+      [queue, names],
+    );
+    return new Set(rows.map(({ name }) => name));
+  }
+
   // Each of these returns false where the job is not the worker's any more.
 
   /** While it runs. */
@@ -98,6 +144,37 @@ export class JobTable {
     return name;
   }
 }
+
+/** Where a task is in the order in which tasks become ready. */
+export interface Position {
+  /** UTC, with microseconds. */
+  readonly at: string;
+  readonly id: string;
+}
+
+export interface WaitingJob {
+  readonly id: string;
+  readonly name: string;
+  /** Which attempt is to follow. */
+  readonly attempt: number;
+  readonly position: Position;
+}
+
+interface WaitingRow {
+  readonly by: string;
+  /** Where nothing waits, there is one row without a job. */
+  readonly id: string | null;
+  readonly name: string;
+  readonly at: string;
+  readonly was_taken: boolean;
+  readonly retry_count: number;
+  readonly unused: string | null;
+}
+
+const lastId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+
+/** As text, whatever the connection's own format and time zone. */
+const utc = (time: string): string => `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
 
 /** Then it has no counts. */
 const isFirstAttempt = "started_on IS NULL OR (retry_count = 0 AND state <> 'retry')";

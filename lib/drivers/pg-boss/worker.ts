@@ -20,18 +20,28 @@ import type { JobTable } from './table.js';
 const pollInterval = 500;
 const heartbeatInterval = 5000;
 const batch = 100;
-/** In ms. */
+
+/** So many names are passed over. */
+const mostIgnored = 10_000;
+
+/** ms before a task is offered again that cannot be passed over by its name. */
 const foreignDelay = 5000;
 
+export interface PgBossStore {
+  readonly boss: Boss;
+  readonly queue: TaskQueue;
+  readonly table: JobTable;
+}
+
 export class PgBossWorker implements DriverWorker {
-  readonly #boss: Boss;
-  readonly #queue: TaskQueue;
-  readonly #table: JobTable;
+  readonly #store: PgBossStore;
   readonly #runner: MessageRunner;
+  readonly #runners: ReadonlySet<MessageRunner>;
+  readonly #onClosed: () => Promise<void>;
   readonly #endings: Endings;
   /** Taken, and their end not written down. */
   readonly #open = new Map<TakenJob, Promise<void>>();
-  /** Names that this worker has met and does not know. */
+  /** Groups that this worker has met and does not know. */
   readonly #ignored = new Set<string>();
   readonly #looping: Promise<void>;
   readonly #heartbeat: NodeJS.Timeout;
@@ -43,12 +53,18 @@ export class PgBossWorker implements DriverWorker {
   #isWoken = false;
   #isStopped = false;
 
-  constructor(boss: Boss, taskQueue: TaskQueue, table: JobTable, runner: MessageRunner) {
-    this.#boss = boss;
-    this.#queue = taskQueue;
-    this.#table = table;
+  /** `runners`: those of all workers of this process. */
+  constructor(
+    store: PgBossStore,
+    runner: MessageRunner,
+    runners: ReadonlySet<MessageRunner>,
+    onClosed: () => Promise<void>,
+  ) {
+    this.#store = store;
     this.#runner = runner;
-    this.#endings = new Endings(boss, table, (info, error) => runner.report(info, error));
+    this.#runners = runners;
+    this.#onClosed = onClosed;
+    this.#endings = new Endings(store.boss, store.table, (info, error) => runner.report(info, error));
     this.#heartbeat = setInterval(() => void this.#beat(), heartbeatInterval);
     this.#looping = this.#loop();
   }
@@ -71,6 +87,7 @@ export class PgBossWorker implements DriverWorker {
     }).catch(() => {}); // PostgreSQL is away: another worker takes them again.
     this.#endings.giveUp();
     clearInterval(this.#heartbeat);
+    await this.#onClosed();
   }
 
   async #loop(): Promise<void> {
@@ -103,12 +120,19 @@ export class PgBossWorker implements DriverWorker {
   }
 
   async #fetch(batchSize: number): Promise<TakenJob[]> {
+    const { boss, queue: taskQueue } = this.#store;
     try {
-      return await this.#queue.use(() => this.#boss.fetch(queue, { batchSize, ignoreGroups: [...this.#ignored] }));
+      return await taskQueue.use(() => boss.fetch(queue, { batchSize, ignoreGroups: this.#namesOfOthers() }));
     } catch (error) {
       this.#runner.storeFailed(error);
       return []; // The next poll tries again.
     }
+  }
+
+  #namesOfOthers(): string[] {
+    if (this.#runners.size === 1) return [...this.#ignored];
+    const names = [...this.#runners].flatMap((runner) => runner.names);
+    return [...this.#ignored, ...names.filter((name) => !this.#runner.knows(name))];
   }
 
   async #pause(): Promise<void> {
@@ -123,7 +147,14 @@ export class PgBossWorker implements DriverWorker {
   }
 
   async #beat(): Promise<void> {
-    if (this.#open.size > 0) await this.#boss.touch(queue, [...this.#open.keys()]).catch(() => {});
+    if (this.#open.size > 0) await this.#store.boss.touch(queue, [...this.#open.keys()]).catch(() => {});
+  }
+
+  /** Whether tasks such as this one are passed over from now on. Somebody else may have given it no group, or another one. */
+  #ignores({ groupId }: TakenJob): boolean {
+    if (typeof groupId !== 'string' || this.#runner.knows(groupId) || this.#ignored.size === mostIgnored) return false;
+    this.#ignored.add(groupId);
+    return true;
   }
 
   #settle(job: TakenJob, attempt: Promise<Ending>): Promise<void> {
@@ -151,15 +182,13 @@ export class PgBossWorker implements DriverWorker {
     const info = { id, name, attempt: attemptOf(retryCount, unused) };
     if (this.#isStopped) return asIfNotTaken(job);
     if (!this.#runner.knows(name)) {
-      this.#ignored.add(name);
-      if (!this.#runner.isKnownHere(name)) this.#runner.reportUnknown(info);
-      // Without its group, a job that somebody else has made would be offered again at once.
-      return asIfNotTaken(job, job.groupId === name ? 0 : foreignDelay);
+      if (job.groupId !== name && !this.#runner.isKnownHere(name)) this.#runner.reportUnknown(info);
+      return asIfNotTaken(job, this.#ignores(job) ? 0 : foreignDelay);
     }
     if (isGivenUp(alone)) {
       return { kind: 'failed', info: { ...info, attempt: info.attempt - 1 }, error: givenUpError(name, alone) };
     }
-    const beginAlone = (): Promise<boolean> => this.#table.note(job, { alone: alone + 1 });
+    const beginAlone = (): Promise<boolean> => this.#store.table.note(job, { alone: alone + 1 });
     const message = { ...info, args: JSON.parse(args), timeout };
     const outcome = await this.#runner.run(message, isSuspect(deathsOf(job)) ? beginAlone : undefined);
     return endingOf(job, data, info, outcome);
