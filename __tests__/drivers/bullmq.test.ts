@@ -1,14 +1,16 @@
 // The BullMQ engine: what only this engine promises.
 
 import { randomUUID } from 'node:crypto';
-import { Queue } from 'bullmq';
+import { once } from 'node:events';
+import { Queue, Worker } from 'bullmq';
 import { Cluster, Redis } from 'ioredis';
 import { bullmq } from '../../lib/drivers/bullmq/index.js';
 import { errorOf } from '../../lib/drivers/bullmq/job.js';
-import { type OnError, task } from '../../lib/index.js';
+import { currentTask, type OnError, task } from '../../lib/index.js';
 import { connection, obliterate } from './fixtures/bullmq.js';
+import { startRedis } from './fixtures/own-server.js';
 import { send } from './fixtures/send.js';
-import { closing, failure, Notes, over, waitingTask } from './fixtures/watched.js';
+import { closing, failure, Notes, over, retries, waitingTask } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
 describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
@@ -113,6 +115,67 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
       expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1, result: name });
     }
   }, 60_000);
+
+  test.each([
+    ['a number', 7, 7],
+    ['an object', { a: 1 }, { a: 1 }],
+    ['a string', 'text', 'text'],
+    ['nothing', undefined, null],
+  ])('a job that a worker of somebody else has completed with %s has succeeded', async (_, value, result) => {
+    const engine = closing(bullmq({ connection, queue }));
+    const { id } = await send(engine, { name: 'a', args: [] });
+    const other = new Worker(queue, async () => value, { connection });
+    await once(other, 'completed');
+    await other.close();
+    expect(await engine.get(id)).toMatchObject({ state: 'succeeded', attempts: 1, result });
+    expect(await engine.get(id, { result: false })).not.toHaveProperty('result');
+  });
+
+  test('runs what version 0.1.0 has stored, and counts its attempts alike', async () => {
+    const old = new Queue(queue, { connection });
+    const data = { args: '[1]', retries: retries(1), unused: 0 };
+    const options = { priority: 2 ** 20, attempts: 2, backoff: { type: 'custom' } };
+    const ids = [randomUUID(), randomUUID()];
+    for (const jobId of ids) await old.add('a', data, { ...options, jobId });
+    // Its workers did not know the second one, which they have taken three times.
+    const job = await old.getJob(String(ids[1]));
+    await job?.updateData({ ...data, unused: 3 });
+    const client = new Redis(connection);
+    await client.hset(`bull:${queue}:${ids[1]}`, 'ats', 3);
+    await client.quit();
+    await old.close();
+    const engine = closing(bullmq({ connection, queue }));
+    const attempts = new Notes<unknown>();
+    const failsFirst = task('a', (value: number) => {
+      const attempt = currentTask()?.attempt;
+      attempts.note(attempt);
+      if (attempt === 1) throw new Error('not yet');
+      return value + 1;
+    });
+    await engine.work([failsFirst]);
+    for (const id of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2, result: 2 });
+    expect(attempts.all.sort()).toEqual([1, 1, 2, 2]);
+  });
+
+  test('a poll without the result costs the same, however large the result and the arguments are', async () => {
+    const redis = await startRedis();
+    const own = { connection: { host: '127.0.0.1', port: redis.port } };
+    const engine = bullmq(own);
+    const large = 'x'.repeat(10_000_000);
+    const { id } = await send(engine, { name: 'a', args: [large] });
+    await engine.work([task('a', (argument: string) => argument)]);
+    expect(await over(engine, id)).toMatchObject({ result: large });
+    await engine.close();
+    const polls = bullmq(own);
+    const client = new Redis(own.connection);
+    const sent = async (): Promise<number> => Number(/total_net_output_bytes:(\d+)/.exec(await client.info())?.[1]);
+    const begin = await sent();
+    expect(await polls.get(id, { result: false })).toMatchObject({ state: 'succeeded', attempts: 1 });
+    expect((await sent()) - begin).toBeLessThan(100_000);
+    await polls.close();
+    client.disconnect();
+    await redis.remove();
+  });
 
   test('keeps the name and the message of an error apart, whatever they hold', async () => {
     const engine = closing(bullmq({ connection, queue }));

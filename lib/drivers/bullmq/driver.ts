@@ -1,6 +1,6 @@
 // The driver of BullMQ: stores tasks as jobs of one queue, and finds them.
 
-import { type Job, Queue } from 'bullmq';
+import { Queue } from 'bullmq';
 import type { RedisOptions } from 'ioredis';
 import { withDeadline } from '../../engine/deadline.js';
 import type { EngineDriver } from '../../engine/driver.js';
@@ -8,7 +8,7 @@ import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { Connection } from './connection.js';
-import { dataOf, optionsOf, recordOf, type StoredMessage } from './job.js';
+import { dataOf, fields, optionsOf, recordOf, type StoredMessage } from './job.js';
 import { BullmqWorker, defaultTiming, type Timing } from './worker.js';
 
 export class BullmqDriver implements EngineDriver {
@@ -49,10 +49,22 @@ export class BullmqDriver implements EngineDriver {
     return worker;
   }
 
-  async find(id: string): Promise<TaskRecord | undefined> {
-    const state = await this.#queue.getJobState(id);
-    const job: Job<StoredMessage> | undefined = await this.#queue.getJob(id);
-    return job && recordOf(id, job, state === 'active');
+  /** BullMQ would read the whole job, arguments and result. */
+  async find(id: string, { result }: { result: boolean }): Promise<TaskRecord | undefined> {
+    await this.#queue.waitUntilReady();
+    const key = this.#queue.toKey(id);
+    const answers = await this.#connection
+      .multi()
+      .hmget(key, ...(result ? fields : fields.slice(0, -1)))
+      .zscore(this.#queue.toKey('completed'), id)
+      .exists(`${key}:lock`)
+      .exec();
+    const [values, completedAt, locks] = (answers ?? []).map(([error, value]) => {
+      if (error !== null) throw error;
+      return value;
+    });
+    if (!Array.isArray(values)) return undefined;
+    return recordOf(id, values, { isCompleted: completedAt !== null, isHeld: locks === 1 });
   }
 
   async close(): Promise<void> {

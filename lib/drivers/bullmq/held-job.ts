@@ -29,6 +29,13 @@ export class HeldJob {
     return { id: this.#job.id ?? '', name: this.#job.name, attempt: attemptOf(this.#job) };
   }
 
+  /** Counts in a job of 0.1.0 as this version does. */
+  async adopt(): Promise<void> {
+    const { unused = 0, ...data } = this.#job.data;
+    this.#job.attemptsStarted -= unused;
+    await this.#count(scripts.adopt, unused, JSON.stringify(data));
+  }
+
   /** How many of its workers have died while it ran alone, once {@link beginAlone} has looked. */
   get timesAlone(): number {
     return this.#timesAlone;
@@ -47,13 +54,13 @@ export class HeldJob {
 
   /** To be called when an attempt has failed: its worker lived to tell that, so it is no suspect any more. */
   async hasFailed(): Promise<void> {
-    if (this.#job.stalledCounter > 0) await this.#run(scripts.clear);
+    if (this.#job.stalledCounter > 0) await this.#count(scripts.clear);
   }
 
   /** Counts that it was taken and not begun. */
   async unbegun(): Promise<void> {
     this.#job.attemptsStarted--;
-    await this.#run(scripts.unbegun);
+    await this.#count(scripts.unbegun);
   }
 
   /**
@@ -70,13 +77,13 @@ export class HeldJob {
 
   /** As if it had not been taken. */
   async putBack(): Promise<never> {
-    await this.unbegun().catch(ignore);
+    await this.unbegun();
     return this.toFront();
   }
 
   /** Its worker lives, so that it began alone does not count. */
   async giveBack(): Promise<never> {
-    if (await this.#begins?.catch(() => false)) await this.#run(scripts.notAlone).catch(ignore);
+    if (await this.#begins?.catch(() => false)) await this.#count(scripts.notAlone);
     return this.toFront();
   }
 
@@ -99,7 +106,12 @@ export class HeldJob {
     throw new DelayedError();
   }
 
-  #run(script: string, moreKeys: string[] = [], ...args: number[]): Promise<unknown> {
+  /** Where Redis refuses, a count is wrong. That must not be the end of the task. */
+  async #count(script: string, ...args: (string | number)[]): Promise<void> {
+    await this.#run(script, [], ...args).catch(ignore);
+  }
+
+  #run(script: string, moreKeys: string[] = [], ...args: (string | number)[]): Promise<unknown> {
     const keys = [this.#key, `${this.#key}:lock`, ...moreKeys];
     return this.#connection.eval(fence + script, keys.length, ...keys, this.#token, ...args);
   }
@@ -115,6 +127,7 @@ const ignore = (): void => {};
 
 const fence = `if redis.call('GET', KEYS[2]) ~= ARGV[1] then return false end `;
 const scripts = {
+  adopt: `redis.call('HINCRBY', KEYS[1], 'ats', -ARGV[2]) redis.call('HSET', KEYS[1], 'data', ARGV[3])`,
   beginAlone: `redis.call('HINCRBY', KEYS[1], 'tasks:alone', 1) return 1`,
   notAlone: `return redis.call('HINCRBY', KEYS[1], 'tasks:alone', -1)`,
   clear: `redis.call('HDEL', KEYS[1], 'stc', 'tasks:alone')`,

@@ -12,7 +12,7 @@ export interface StoredMessage {
   readonly args: string;
   readonly timeout?: number | undefined;
   readonly retries?: Backoff | undefined;
-  /** Version 0.1.0 counts here how often a worker took it and did not begin it, and leaves `ats` as it is. */
+  /** Of 0.1.0: how often a worker took it and did not begin it. Such a job is adopted when it is taken. */
   readonly unused?: number;
 }
 
@@ -27,8 +27,8 @@ export interface StoredMessage {
  * | `tasks:alone` | held-job.ts | those of them that had begun it alone |
  * | `tasks:refused` | held-job.ts | workers that did not run it, since they did not know it or ran another one alone |
  */
-export function attemptOf({ attemptsStarted, data }: Job<StoredMessage>): number {
-  return attemptsStarted - (data?.unused ?? 0); // Somebody else may have made the job.
+export function attemptOf({ attemptsStarted }: Job<StoredMessage>): number {
+  return attemptsStarted;
 }
 
 export function dataOf({ name, json, timeout, retries }: TaskMessage): StoredMessage {
@@ -57,25 +57,47 @@ export function optionsOf({ id, retries, delay = 0, priority = 0, key }: TaskMes
   };
 }
 
-/** In what is over, only a task that has succeeded has a value. */
-export function recordOf(id: string, job: Job<StoredMessage>, isRunning: boolean): TaskRecord {
-  const { name, timestamp, processedOn, finishedOn, failedReason } = job;
-  const attempts = attemptOf(job);
+/** What {@link recordOf} reads of a job, the result last. */
+export const fields = ['name', 'timestamp', 'ats', 'processedOn', 'finishedOn', 'failedReason', 'returnvalue'] as const;
+
+type Field = (typeof fields)[number];
+
+/** `state`: of a job that is not over, whether its lock is held; of one that is, whether it was completed. */
+export function recordOf(
+  id: string,
+  values: readonly (string | null)[],
+  state: { readonly isCompleted: boolean; readonly isHeld: boolean },
+): TaskRecord | undefined {
+  const value = (field: Field): string | undefined => values[fields.indexOf(field)] ?? undefined;
+  const [name, processedOn, finishedOn] = [value('name'), value('processedOn'), value('finishedOn')];
+  if (name === undefined) return undefined;
+  const attempts = Number(value('ats') ?? 0);
   const record: TaskRecord = {
     id,
     name,
-    state: isRunning ? 'running' : 'queued',
+    state: state.isHeld ? 'running' : 'queued',
     attempts,
-    enqueuedAt: new Date(timestamp),
+    enqueuedAt: new Date(Number(value('timestamp'))),
   };
-  if (processedOn !== undefined && attempts > 0) record.startedAt = new Date(processedOn);
+  if (processedOn !== undefined && attempts > 0) record.startedAt = new Date(Number(processedOn));
   if (finishedOn === undefined) return record;
-  record.finishedAt = new Date(finishedOn);
-  const value: unknown = job.returnvalue;
-  record.state = typeof value === 'string' ? 'succeeded' : 'failed';
-  if (record.state === 'failed') record.error = errorOf(failedReason);
-  else if (typeof value === 'string' && value !== '') record.result = JSON.parse(value);
+  record.finishedAt = new Date(Number(finishedOn));
+  record.state = state.isCompleted ? 'succeeded' : 'failed';
+  if (!state.isCompleted) record.error = errorOf(value('failedReason') ?? '');
+  const result = resultOf(value('returnvalue'));
+  if (state.isCompleted && result !== undefined) record.result = result;
   return record;
+}
+
+/** JSON within JSON, since BullMQ writes what it is given as JSON. What somebody else has returned stays as it is. */
+function resultOf(stored = '""'): unknown {
+  const value: unknown = JSON.parse(stored);
+  if (typeof value !== 'string') return value;
+  try {
+    return value === '' ? undefined : JSON.parse(value);
+  } catch {
+    return value;
+  }
 }
 
 /** Also of a reason that was written by somebody else. */

@@ -37,17 +37,15 @@ export class Refusals {
 
   async refuse(job: HeldJob): Promise<never> {
     const { info } = job;
-    const mayBeUnknown = !this.#runner.isKnownHere(info.name) && this.#names.areComplete;
+    const isKnownHere = this.#runner.isKnownHere(info.name);
+    const mayBeTold = !isKnownHere && this.#names.areComplete;
     const isFlood = monotonicTime() < this.#refusedAt + pause;
     this.#refusedAt = monotonicTime();
     if (!isFlood) this.#change(1);
     try {
-      const { times, isKnown, isUntold } = await job.refused(
-        this.#keyOf(info.name),
-        mayBeUnknown ? this.#startedAt : 0,
-      );
+      const { times, isKnown, isUntold } = await job.refused(this.#keyOf(info.name), mayBeTold ? this.#startedAt : 0);
       if (isUntold) this.#runner.reportUnknown(info);
-      if (mayBeUnknown && !isKnown) return await job.delay(this.#untilReturn(times));
+      if (!isKnownHere && !isKnown) return await job.delay(this.#untilReturn());
       // Another worker that waits takes it at once. If all are busy, it comes back ever later.
       if (!isFlood && times <= 3) return await job.toFront(3);
       return await job.delay(times < 20 ? 5 : 100, Math.min(times, 10));
@@ -56,9 +54,10 @@ export class Refusals {
     }
   }
 
-  #untilReturn(times: number): number {
+  /** ms for which a task that nobody knows is put aside: not for long, since a worker that knows it may begin at any time. */
+  #untilReturn(): number {
     const now = monotonicTime();
-    this.#nextReturn = Math.max(now + Math.min(50 * 2 ** times, 5000), this.#nextReturn + spacing);
+    this.#nextReturn = Math.max(now + (this.#names.areComplete ? 1000 : 100), this.#nextReturn + spacing);
     return this.#nextReturn - now;
   }
 

@@ -126,6 +126,7 @@ export class BullmqWorker implements DriverWorker {
   async #run(job: Job<StoredMessage>, token = ''): Promise<string> {
     const { id = '', name, data, stalledCounter } = job;
     const held = new HeldJob(job, token, this.#connection, (type) => this.#worker.toKey(type));
+    if (data?.unused !== undefined && data.unused > 0) await held.adopt(); // Somebody else may have made it, without data.
     if (this.#paused !== undefined) return held.putBack();
     const owner = this.#freeOwnerOf(name);
     if (owner === undefined) return this.#refusals.refuse(held);
