@@ -239,6 +239,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const engine = open({ database });
       const enqueue = (): Promise<{ id: string }> => send(engine, { name: 'a', args: [] });
       commits.count = 0;
+      jest.spyOn(performance, 'now').mockReturnValue(performance.now()); // However slow the machine: one time slice.
       await Promise.all(Array.from({ length: 32 }, enqueue));
       expect(commits.count).toBe(1);
       await Promise.all([enqueue(), enqueue()]);
@@ -250,11 +251,56 @@ describeWith({ node: 22 }, 'sqlite', () => {
       await engine.work([task('b', () => ran++)], { concurrency: 50 });
       await Promise.all([turn(), sleep(20)]);
       commits.count = 0;
-      jest.spyOn(performance, 'now').mockReturnValue(performance.now()); // However slow the machine: one time slice.
       const ids = await Promise.all(Array.from({ length: 32 }, () => send(engine, { name: 'b', args: [] })));
       for (const { id } of ids) await over(engine, id);
       expect(ran).toBe(32);
       expect(commits.count).toBe(2);
+    });
+
+    it('very many are written by time slice, and the event loop gets its turn in between', async () => {
+      const { database, commits } = counting(connect(newPath()));
+      const engine = open({ database });
+      let time = performance.now();
+      jest.spyOn(performance, 'now').mockImplementation(() => ++time);
+      let turns = 0;
+      const count = (): void => {
+        turns++;
+        counter = setImmediate(count);
+      };
+      let counter = setImmediate(count);
+      commits.count = 0;
+      const ids = await Promise.all(Array.from({ length: 100 }, () => send(engine, { name: 'a', args: [] })));
+      clearImmediate(counter);
+      expect(new Set(ids.map(({ id }) => id)).size).toBe(100);
+      expect(commits.count).toBeGreaterThan(10);
+      expect(turns).toBeGreaterThanOrEqual(commits.count - 1);
+    });
+
+    it.each([
+      ['the first', [0]],
+      ['the last', [1999]],
+      ['some', [3, 700, 701, 1500]],
+    ])('of very many %s cannot be written, which is found in a few transactions', async (_, bad) => {
+      const { database, commits } = counting(connect(newPath()));
+      const engine = open({ database });
+      database.exec(refuseBad);
+      commits.count = 0;
+      const results = await Promise.allSettled(
+        Array.from({ length: 2000 }, (_, index) => send(engine, { name: bad.includes(index) ? 'bad' : 'a', args: [] })),
+      );
+      expect(results.flatMap(({ status }, index) => (status === 'rejected' ? [index] : []))).toEqual(bad);
+      expect(commits.count).toBeLessThan(500);
+    });
+
+    it('if none of very many can be written, all are rejected', async () => {
+      const database = connect(newPath());
+      const engine = open({ database });
+      database.exec(refuseBad);
+      const results = await Promise.allSettled(
+        Array.from({ length: 2000 }, () => send(engine, { name: 'bad', args: [] })),
+      );
+      expect(results.every(({ status }) => status === 'rejected')).toBe(true);
+      await expect(send(engine, { name: 'a', args: [] })).resolves.toHaveProperty('id');
     });
 
     it('waits for the transaction of another process without blocking the event loop', async () => {

@@ -1,9 +1,10 @@
-// Group commit: all writes of one turn of the event loop share one transaction, and so one wait for the disk.
+// Group commit: the writes of one turn of the event loop share one transaction, and so one wait for the disk. Where there are very
+// many, each transaction takes as many as fit into a time slice.
 
 import { AsyncResource } from 'node:async_hooks';
-import { setImmediate, setTimeout } from '../../clock.js';
+import { monotonicTime, setImmediate, setTimeout } from '../../clock.js';
 import type { Connection } from './connection.js';
-import { FilesLost, isBusy, TransactionOpen } from './database.js';
+import { isBusy, TransactionOpen } from './database.js';
 
 export interface Write {
   /** Somebody is promised that it survives a loss of power. */
@@ -16,7 +17,10 @@ export interface Write {
   failed(error: unknown): boolean;
 }
 
-/** Between tries while the database is locked, in ms. No longer: who waits for a lock of SQLite is in no queue. */
+/** For so long a transaction takes writes, in ms. */
+const timeSlice = 5;
+
+/** Between tries while the database is locked, in ms. Kept short, because SQLite does not queue those that wait for a lock. */
 const longestBusyDelay = 25;
 
 /** Between tries while the database cannot be written for another reason, a full disk say, in ms. */
@@ -27,11 +31,16 @@ export class GroupCommit {
   readonly #begin;
   readonly #commit;
   readonly #rollback;
-  #writes: Write[] = [];
+  readonly #writes = new Set<Write>();
   /** Applied after the others: what takes tasks shall see those that were enqueued in the same turn. */
   readonly #last = new Set<Write>();
+  /** Those of both that have failed and wait to be tried again. */
+  readonly #failed = new Set<Write>();
+  /** So many writes share a transaction. After a failure they are ever fewer, until the one that fails is alone. */
+  #limit = Number.POSITIVE_INFINITY;
   #isScheduled = false;
   #busyDelay = 0;
+  #retryDelay = 0;
   readonly #idleListeners: (() => void)[] = [];
 
   constructor(connection: Connection) {
@@ -43,7 +52,7 @@ export class GroupCommit {
   }
 
   add(write: Write): void {
-    this.#writes.push(write);
+    this.#writes.add(write);
     this.#schedule();
   }
 
@@ -74,62 +83,54 @@ export class GroupCommit {
 
   /** Without the AsyncLocalStorage stores of the request whose write came first in its turn. */
   readonly #flush = AsyncResource.bind((): void => {
-    const writes = this.#writes;
-    const last = [...this.#last];
-    this.#writes = [];
-    this.#last.clear();
-    const retryDelay = this.#write(writes, last);
-    if (retryDelay !== undefined) {
-      setTimeout(this.#flush, retryDelay);
-    } else if (this.#writes.length + this.#last.size > 0) {
+    const sliceEnd = monotonicTime() + timeSlice;
+    do this.#write();
+    while (this.#limit < Number.POSITIVE_INFINITY && this.#isMoreToTry && monotonicTime() < sliceEnd);
+    if (this.#isMoreToTry) {
       setImmediate(this.#flush);
+    } else if (this.#failed.size > 0) {
+      setTimeout(this.#retry, this.#retryDelay);
     } else {
       this.#isScheduled = false;
       for (const listener of this.#idleListeners.splice(0)) listener();
     }
   });
 
-  /** Returns in how many ms to try again where that is to be done. */
-  #write(writes: readonly Write[], last: readonly Write[]): number | undefined {
-    const all = [...writes, ...last];
+  readonly #retry = (): void => {
+    this.#failed.clear();
+    this.#flush();
+  };
+
+  get #isMoreToTry(): boolean {
+    return this.#writes.size + this.#last.size > this.#failed.size;
+  }
+
+  #write(): void {
+    const tried: Write[] = [];
     try {
-      this.#transaction(all);
+      this.#transaction(tried);
     } catch (error) {
-      return isBusy(error) || error instanceof FilesLost || all.length <= 1
-        ? this.#keep(writes, last, error)
-        : this.#writeEach(writes, last);
+      if (tried.length > 1 && !isBusy(error)) this.#limit = Math.floor(tried.length / 2);
+      else if (tried.length === 1) this.#fail(tried, error);
+      else this.#fail([...this.#writes, ...this.#last], error);
+      return;
     }
     this.#busyDelay = 0;
-    const promised = all.filter(({ isDurable }) => isDurable);
-    const fault = promised.length > 0 ? this.#connection.fault() : undefined;
-    for (const write of all) if (fault === undefined || !write.isDurable) write.committed();
-    return fault === undefined ? undefined : this.#keep(promised, [], fault);
+    this.#end(tried);
+    this.#limit = this.#isMoreToTry ? this.#limit * 2 : Number.POSITIVE_INFINITY;
   }
 
-  /** What cannot be written shall not keep the others from it. */
-  #writeEach(writes: readonly Write[], last: readonly Write[]): number | undefined {
-    let retryDelay: number | undefined;
-    for (const write of writes) retryDelay = this.#write([write], []) ?? retryDelay;
-    for (const write of last) retryDelay = this.#write([], [write]) ?? retryDelay;
-    return retryDelay;
-  }
-
-  #keep(writes: readonly Write[], last: readonly Write[], error: unknown): number | undefined {
-    const kept = writes.filter((write) => write.failed(error));
-    const keptLast = last.filter((write) => write.failed(error));
-    this.#writes.push(...kept);
-    for (const write of keptLast) this.#last.add(write);
-    return kept.length + keptLast.length > 0 ? this.#retryDelay(error) : undefined;
-  }
-
-  #transaction(writes: readonly Write[]): void {
+  /** Begins with the first of the writes, and puts into `tried` those that it has applied. */
+  #transaction(tried: Write[]): void {
     const { database } = this.#connection;
     if (database.inTransaction) throw new TransactionOpen();
     this.#connection.ensure();
+    this.#connection.setDurable(this.#isAnyDurable());
+    const sliceEnd = monotonicTime() + timeSlice;
     try {
-      this.#connection.setDurable(writes.some(({ isDurable }) => isDurable));
       this.#begin.run();
-      for (const write of writes) write.apply();
+      this.#apply(this.#writes, tried, sliceEnd);
+      this.#apply(this.#last, tried, Number.POSITIVE_INFINITY);
       this.#commit.run();
     } catch (error) {
       // If not, it never began, or SQLite has ended it itself.
@@ -138,8 +139,48 @@ export class GroupCommit {
     }
   }
 
+  #apply(writes: ReadonlySet<Write>, tried: Write[], end: number): void {
+    for (const write of writes) {
+      if (tried.length > 0 && (tried.length >= this.#limit || monotonicTime() > end)) return;
+      if (this.#failed.has(write)) continue;
+      tried.push(write);
+      write.apply();
+    }
+  }
+
+  #isAnyDurable(): boolean {
+    for (const { isDurable } of this.#writes) if (isDurable) return true;
+    return false;
+  }
+
+  /** After a commit. What was promised is written again where it may not be found. */
+  #end(written: readonly Write[]): void {
+    const promised = written.filter(({ isDurable }) => isDurable);
+    const fault = promised.length > 0 ? this.#connection.fault() : undefined;
+    for (const write of written) {
+      if (fault !== undefined && write.isDurable) continue;
+      this.#remove(write);
+      write.committed();
+    }
+    if (fault !== undefined) this.#fail(promised, fault);
+  }
+
+  #fail(writes: readonly Write[], error: unknown): void {
+    for (const write of writes) {
+      if (write.failed(error)) this.#failed.add(write);
+      else this.#remove(write);
+    }
+    this.#retryDelay = this.#nextDelay(error);
+  }
+
+  #remove(write: Write): void {
+    this.#writes.delete(write);
+    this.#last.delete(write);
+    this.#failed.delete(write);
+  }
+
   /** Doubles, with some chance in it so that two processes do not meet again and again. */
-  #retryDelay(error: unknown): number {
+  #nextDelay(error: unknown): number {
     if (!isBusy(error)) return brokenDelay;
     this.#busyDelay = Math.min(longestBusyDelay, this.#busyDelay * 2 || 1);
     return this.#busyDelay * (0.5 + Math.random());
