@@ -289,7 +289,7 @@ describe('idle() in a task', () => {
     const ran = jest.fn();
     const handle = await callInTask(
       served,
-      () => served.middleware.idle(),
+      () => served.middleware.idle().then(() => ran.mock.calls.length),
       (tasks) => {
         tasks.add(ran);
         tasks.add(ran);
@@ -298,8 +298,7 @@ describe('idle() in a task', () => {
     await sleep(5);
     expect(handle.status).toBe('running');
     other.resolve();
-    await handle.finished;
-    expect(ran).not.toHaveBeenCalled();
+    expect(await handle.finished).toEqual({ status: 'succeeded', value: 0 });
     await served.middleware.idle();
     expect(ran).toHaveBeenCalledTimes(2);
   });
@@ -375,7 +374,10 @@ describe('close() in a task', () => {
     const stuck = await served.respond((tasks) => tasks.add(() => new Promise(() => {})));
     while (stuck.status !== 'running') await nextTurn();
     const outside = served.middleware.close(minute);
-    const handle = await callInTask(served, () => served.middleware.close({ timeout: 5 }));
+    const handle = await callInTask(served, async () => {
+      await served.middleware.close({ timeout: 5 });
+      return new Promise(() => {});
+    });
     const { abandoned } = await outside;
     expect(abandoned.map(({ id }) => id)).toEqual([stuck.id, handle.id]);
   });

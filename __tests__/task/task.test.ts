@@ -358,9 +358,9 @@ describe('the handle of a task', () => {
     const owner = { req: {} as Request, res: {} as Response, cancel() {} };
     const handle = new AddedTask(function done() {}, [1], owner);
     const scope = { task: undefined, response: undefined, enqueuer: undefined };
-    expect(handle.inContext(scope, () => 'called')).toBe('called');
+    expect(handle.call.outside(scope, () => 'called')).toBe('called');
     handle.settle('succeeded');
-    expect(() => handle.inContext(scope, () => 'called')).toThrow('task "done" is over');
+    expect(() => handle.call).toThrow('task "done" is over');
     expect([handle.name, handle.status, handle.options]).toEqual(['done', 'succeeded', undefined]);
   });
 

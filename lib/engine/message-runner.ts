@@ -6,11 +6,12 @@ import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { checkOptions, isFunction, isLimit } from '../options.js';
 import { Attempt, type Attemptable, type AttemptOwner, type Surroundings } from '../task/attempt.js';
+import { Call } from '../task/call.js';
 import { isLogger, Reporter } from '../task/report.js';
-import { scope, type TaskEnqueuer } from '../task/scope.js';
+import type { TaskEnqueuer } from '../task/scope.js';
 import { definitionOf, type Task } from '../task/task.js';
-import type { AttemptTrace, TaskTrace } from '../task/tracing.js';
-import type { AnyFunction, TaskInfo } from '../task/types.js';
+import type { TaskTrace } from '../task/tracing.js';
+import type { TaskInfo } from '../task/types.js';
 import type { WorkerOptions } from './engine.js';
 import { type Colleague, type Start, type Starts, WorkerGroup } from './worker-group.js';
 import { unknownTaskError, WorkerReports } from './worker-reports.js';
@@ -110,8 +111,9 @@ export class MessageRunner extends WorkerReports {
     if (task === undefined) return Promise.resolve({ state: 'failed', error: unknownTaskError(message.name) });
     if (this.#isDraining) return Promise.resolve({ state: 'unused' });
     return new Promise((resolve) => {
-      const received = this.#context.runInAsyncScope(() => new ReceivedTask(message, task));
+      const call = this.#context.runInAsyncScope(() => new Call(task, message.args));
       const timeout = message.timeout ?? definitionOf(task)?.options.timeout ?? Number.POSITIVE_INFINITY;
+      const received = new ReceivedTask(message, call);
       const run = new Run(received, this.#surroundings, timeout, beginAlone, this.#group.starts, (outcome) => {
         this.#open.delete(run);
         resolve(outcome);
@@ -251,35 +253,21 @@ function byName(tasks: readonly Task[]): Map<string, Task> {
   return known;
 }
 
-/**
- * Keeps, in an AsyncResource of its own, the stores of the work() call: a store that a task enters with enterWith() is not for
- * the next one.
- */
-class ReceivedTask extends AsyncResource implements Attemptable {
+class ReceivedTask implements Attemptable {
   readonly id: string;
   readonly name: string;
   readonly attempt: number;
-  readonly #args: readonly unknown[];
-  readonly #handler: AnyFunction;
+  /** With the stores of the work() call: one that a task enters with enterWith() is not for the next task. */
+  readonly call: Call;
 
-  constructor({ id, name, attempt, args }: StoredMessage, handler: AnyFunction) {
-    super('BackgroundTask');
+  constructor({ id, name, attempt }: StoredMessage, call: Call) {
     this.id = id;
     this.name = name;
     this.attempt = attempt;
-    this.#args = args;
-    this.#handler = handler;
-  }
-
-  call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
-    return this.runInAsyncScope(() =>
-      trace === undefined
-        ? scope.run(attempt, Reflect.apply, this.#handler, undefined, this.#args)
-        : scope.run(attempt, trace.call.bind(trace), this.#handler, this.#args),
-    );
+    this.call = call;
   }
 
   trace(info: TaskInfo): TaskTrace {
-    return { task: info, args: this.#args };
+    return { task: info, args: this.call.args };
   }
 }

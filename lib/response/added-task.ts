@@ -1,14 +1,13 @@
 // An added task: what add() makes of a function, its arguments and the context of the call. It is the handle that add()
 // returns, too.
 
-import { AsyncResource } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import type { Request, Response } from 'express';
-import type { Attempt, Attemptable } from '../task/attempt.js';
+import type { Attemptable } from '../task/attempt.js';
+import { Call } from '../task/call.js';
 import type { TaskOptions } from '../task/options.js';
-import { canEnter, type Scope, scope } from '../task/scope.js';
 import { definitionOf } from '../task/task.js';
-import type { AttemptTrace, TaskTrace } from '../task/tracing.js';
+import type { TaskTrace } from '../task/tracing.js';
 import type { AnyFunction, TaskHandle, TaskIdentity, TaskInfo, TaskOutcome, TaskStatus } from '../task/types.js';
 import type { Queueable } from './queue.js';
 
@@ -92,13 +91,9 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     this.#status = 'running';
   }
 
-  /** See {@link Call.outside}. */
-  inContext<R>(scope: Scope, fn: () => R): R {
-    return notOver(this.#call).outside(scope, fn);
-  }
-
-  call(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
-    return notOver(this.#call).run(attempt, trace);
+  /** For a task that is not over. */
+  get call(): Call {
+    return notOver(this.#call);
   }
 
   trace(info: TaskInfo): TaskTrace {
@@ -109,7 +104,7 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
 
   /** Returns the call, which it forgets: a failure is reported in its context. */
   settle(status: TaskOutcome['status'], result?: unknown): Call {
-    const call = notOver(this.#call);
+    const { call } = this;
     this.#call = this.identity;
     this.#owner = undefined;
     this.#status = status;
@@ -120,38 +115,6 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     this.#details?.resolve?.(outcome(status, result));
     return call;
   }
-}
-
-/** The call to be made, and the AsyncLocalStorage stores of its `add` call, among them the response. */
-export class Call extends AsyncResource {
-  constructor(
-    readonly fn: AnyFunction,
-    readonly args: readonly unknown[],
-  ) {
-    super('BackgroundTask');
-  }
-
-  /** Calls a function where the AsyncLocalStorage stores are those of the `add` call, but outside of any attempt. */
-  outside<R>(outer: Scope, fn: () => R): R {
-    // The scope may hold the attempt that called add() or, on Node 20 and 22, one of this task.
-    return this.runInAsyncScope<typeof scope, R>(scope.run, scope, outer, fn);
-  }
-
-  run(attempt: Attempt, trace: AttemptTrace | undefined): unknown {
-    return canEnter
-      ? this.runInAsyncScope(enterAndCall, this, attempt, trace)
-      : this.runInAsyncScope(scope.run, scope, attempt, callFunction, this, trace);
-  }
-}
-
-/** For {@link Call}, whose resource puts the stores back: `run()` would copy them all once more to take the attempt out. */
-function enterAndCall(this: Call, attempt: Attempt, trace: AttemptTrace | undefined): unknown {
-  scope.enterWith(attempt);
-  return callFunction(this, trace);
-}
-
-function callFunction({ fn, args }: Call, trace: AttemptTrace | undefined): unknown {
-  return trace === undefined ? Reflect.apply(fn, undefined, args) : trace.call(fn, args);
 }
 
 function notOver(call: Call | Identity): Call {

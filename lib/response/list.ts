@@ -4,18 +4,20 @@
 import type { Request, Response } from 'express';
 import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
-import { ignore, isAwaitable } from '../foreign-value.js';
-import { Attempt, type AttemptOwner } from '../task/attempt.js';
+import type { Attempt } from '../task/attempt.js';
+import type { Call } from '../task/call.js';
 import { readTaskOptions, type TaskSettings } from '../task/options.js';
-import { type Backoff, retryDelay } from '../task/retry.js';
+import { retryDelay } from '../task/retry.js';
 import type { Scope, TaskAdder } from '../task/scope.js';
 import type { TaskInfo, TaskOutcome } from '../task/types.js';
 import type { Condition, ResponseOutcome } from '../task/when.js';
-import type { AddedTask, Call, TaskOwner } from './added-task.js';
+import type { AddedTask, TaskOwner } from './added-task.js';
+import { type Answer, ask, wanted } from './answer.js';
 import { KeepAlive } from './keep-alive.js';
 import type { Linkable } from './linked-set.js';
 import { Queue, type Queueable } from './queue.js';
 import type { Failure, Reports } from './reports.js';
+import { Run, type RunOwner } from './run.js';
 import type { Settings } from './settings.js';
 
 /** Where code of the response runs outside of its tasks. */
@@ -79,42 +81,7 @@ const queued: State = { is: 'queued' };
 const ready: State = { is: 'ready' };
 const ended: State = { is: 'ended' };
 
-/** A task from its first attempt to its end. */
-class Run implements AttemptOwner {
-  readonly is = 'running';
-  /** The one under way or, in the backoff, the last one. */
-  attempt: Attempt;
-  /** What that one failed with. It has not been reported, so it becomes the cause if the task is abandoned. */
-  failure: { readonly cause: unknown } | undefined = undefined;
-  isCancelled = false;
-
-  constructor(
-    readonly list: TaskList,
-    readonly task: AddedTask,
-    readonly settings: TaskSettings,
-  ) {
-    this.attempt = new Attempt(task.identity, 1, list.scope);
-  }
-
-  next(): void {
-    this.attempt = new Attempt(this.task.identity, this.attempt.attempt + 1, this.list.scope);
-    this.failure = undefined;
-  }
-
-  cancel(): void {
-    this.isCancelled = true;
-    this.attempt.abort(new DOMException('The task was cancelled', 'AbortError'));
-  }
-
-  attemptOver(): void {
-    this.list.resume(this);
-  }
-}
-
-/** What `when` said of the response. */
-type Answer = { readonly isWanted: boolean } | { readonly error: unknown };
-
-export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskList> {
+export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linkable<TaskList> {
   next: TaskList | undefined = undefined;
   newer: TaskList | undefined = undefined;
   older: TaskList | undefined = undefined;
@@ -267,20 +234,20 @@ export class TaskList implements TaskOwner, Queueable<TaskList>, Linkable<TaskLi
 
   /** The middleware's `when` is asked once per response, a task's own once per task. */
   #ask(task: AddedTask, when: NonNullable<Condition>): Answer {
-    if (when !== this.#runner.settings.when) return ask(task, when, this.scope, this.#outcome);
-    this.#answer ??= ask(task, when, this.scope, this.#outcome);
+    if (when !== this.#runner.settings.when) return ask(when, this.#outcome, task.call, this.scope);
+    this.#answer ??= ask(when, this.#outcome, task.call, this.scope);
     return this.#answer;
   }
 
   #attempt(run: Run): void {
     this.#state = run;
-    if (run.attempt.run(run.task, run.settings.timeout, run)) this.#attemptOver(run);
+    if (run.start()) this.#attemptOver(run);
   }
 
   #attemptOver(run: Run): void {
     const { task, attempt } = run;
     const result = attempt.takeResult();
-    const next = decide(run);
+    const next = run.decide();
     if (typeof next === 'object') {
       run.failure = { cause: result };
       this.#backOff(run, retryDelay(attempt.attempt, next));
@@ -382,37 +349,6 @@ function runOf(state: State): Run | undefined {
   }
 }
 
-/** What follows from the end of an attempt: the end of the task, or another attempt after a while. */
-function decide({
-  attempt: { attempt, state },
-  isCancelled,
-  settings: { backoff },
-}: Run): 'succeeded' | 'cancelled' | 'failed' | Backoff {
-  if (state === 'succeeded') return 'succeeded';
-  if (isCancelled) return 'cancelled';
-  return backoff === undefined || attempt > backoff.limit ? 'failed' : backoff;
-}
-
-function ask(
-  task: AddedTask,
-  when: NonNullable<Condition>,
-  outside: Scope,
-  outcome: ResponseOutcome | undefined,
-): Answer {
-  try {
-    // In the context of the task's add(): this code runs wherever the list before it ended.
-    const answer: unknown = outcome !== undefined && task.inContext(outside, () => when({ ...outcome }));
-    if (!isAwaitable(answer)) return { isWanted: Boolean(answer) };
-    void ignore(answer);
-    const message = '"when" must return true or false: it cannot be asynchronous';
-    return { error: new BackgroundTasksError('ERR_INVALID_OPTION', message) };
-  } catch (error) {
-    return { error };
-  }
-}
-
 function abandonedError(task: AddedTask, reason: string, options?: ErrorOptions): BackgroundTasksError {
   return new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${task.name}" was abandoned: ${reason}`, options);
 }
-
-const wanted: Answer = { isWanted: true };

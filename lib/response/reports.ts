@@ -2,10 +2,10 @@
 
 import type { Request, Response } from 'express';
 import type { Surroundings } from '../task/attempt.js';
+import type { Call } from '../task/call.js';
 import type { Reporter } from '../task/report.js';
 import { type Scope, scope, type TaskAdder, type TaskEnqueuer } from '../task/scope.js';
 import type { TaskInfo } from '../task/types.js';
-import type { Call } from './added-task.js';
 import type { KeepAlive } from './keep-alive.js';
 
 /** A task that failed or was abandoned. */

@@ -4,14 +4,14 @@ import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { isAwaitable, writeStack } from '../foreign-value.js';
+import type { Call } from './call.js';
 import type { Scope, TaskAdder, TaskContext, TaskEnqueuer } from './scope.js';
 import { AttemptTrace, isTraced, type TaskTrace } from './tracing.js';
 import type { TaskIdentity, TaskInfo } from './types.js';
 
 /** What an attempt runs. */
 export interface Attemptable {
-  /** Calls the task's function where {@link scope} holds the attempt, by way of its trace if there is one. */
-  call(attempt: Attempt, trace: AttemptTrace | undefined): unknown;
+  readonly call: Call;
   trace(info: TaskInfo): TaskTrace;
 }
 
@@ -92,7 +92,7 @@ export class Attempt implements TaskContext, Scope {
     }
     let result: unknown;
     try {
-      result = task.call(this, this.#trace);
+      result = task.call.run(this, this.#trace);
     } catch (error) {
       this.#end('failed', error);
       return true;

@@ -1,0 +1,29 @@
+// What "when" says of a response. It is code of the user, so it may throw, or return what it should not.
+
+import { BackgroundTasksError } from '../errors.js';
+import { ignore, isAwaitable } from '../foreign-value.js';
+import type { Call } from '../task/call.js';
+import type { Scope } from '../task/scope.js';
+import type { Condition, ResponseOutcome } from '../task/when.js';
+
+export type Answer = { readonly isWanted: boolean } | { readonly error: unknown };
+
+export const wanted: Answer = { isWanted: true };
+
+/** Asks in the context of the task's `add`: this code runs wherever the task before it ended. */
+export function ask(
+  when: NonNullable<Condition>,
+  outcome: ResponseOutcome | undefined,
+  call: Call,
+  outside: Scope,
+): Answer {
+  try {
+    const answer: unknown = outcome !== undefined && call.outside(outside, () => when({ ...outcome }));
+    if (!isAwaitable(answer)) return { isWanted: Boolean(answer) };
+    void ignore(answer);
+    const message = '"when" must return true or false: it cannot be asynchronous';
+    return { error: new BackgroundTasksError('ERR_INVALID_OPTION', message) };
+  } catch (error) {
+    return { error };
+  }
+}

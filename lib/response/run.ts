@@ -1,0 +1,59 @@
+// One task from its first attempt to its end, and what follows from the end of an attempt.
+
+import { Attempt, type AttemptOwner, type Surroundings } from '../task/attempt.js';
+import type { TaskSettings } from '../task/options.js';
+import type { Backoff } from '../task/retry.js';
+import type { AddedTask } from './added-task.js';
+
+/** The list that the task is on. */
+export interface RunOwner {
+  readonly scope: Surroundings;
+  /** An attempt that was awaited is over. */
+  resume(run: Run): void;
+}
+
+export class Run implements AttemptOwner {
+  readonly is = 'running';
+  /** The one under way or, in the backoff, the last one. */
+  attempt: Attempt;
+  /** What that one failed with. It has not been reported, so it becomes the cause if the task is abandoned. */
+  failure: { readonly cause: unknown } | undefined = undefined;
+  isCancelled = false;
+
+  constructor(
+    readonly owner: RunOwner,
+    readonly task: AddedTask,
+    readonly settings: TaskSettings,
+  ) {
+    this.attempt = new Attempt(task.identity, 1, owner.scope);
+  }
+
+  /** Returns true if the attempt ended synchronously. Otherwise the owner is told later, unless the attempt is dropped. */
+  start(): boolean {
+    return this.attempt.run(this.task, this.settings.timeout, this);
+  }
+
+  /** Makes the next attempt. */
+  next(): void {
+    this.attempt = new Attempt(this.task.identity, this.attempt.attempt + 1, this.owner.scope);
+    this.failure = undefined;
+  }
+
+  cancel(): void {
+    this.isCancelled = true;
+    this.attempt.abort(new DOMException('The task was cancelled', 'AbortError'));
+  }
+
+  attemptOver(): void {
+    this.owner.resume(this);
+  }
+
+  /** What follows from the end of the attempt: the end of the task, or another attempt after a while. */
+  decide(): 'succeeded' | 'cancelled' | 'failed' | Backoff {
+    const { attempt, state } = this.attempt;
+    const { backoff } = this.settings;
+    if (state === 'succeeded') return 'succeeded';
+    if (this.isCancelled) return 'cancelled';
+    return backoff === undefined || attempt > backoff.limit ? 'failed' : backoff;
+  }
+}
