@@ -829,6 +829,23 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         expect(most).toBe(3);
       });
 
+      test('gives the event loop its turn between tasks that hold it', async () => {
+        const engine = await openEngine();
+        let turns = 0;
+        const begun: number[] = [];
+        const hold = task('conformance.hold', () => {
+          begun.push(turns);
+          const end = performance.now() + 4;
+          while (performance.now() < end);
+        });
+        const enqueued = await Promise.all(Array.from({ length: 30 }, () => engine.enqueue(hold)));
+        const counting = setInterval(() => turns++, 0);
+        await engine.work([hold], { concurrency: 100 });
+        for (const { id } of enqueued) expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
+        clearInterval(counting);
+        expect((begun.at(-1) ?? 0) - (begun[0] ?? 0)).toBeGreaterThanOrEqual(10);
+      });
+
       test('leaves a task that it does not know to others, and reports it once', async () => {
         const engine = await openEngine();
         const { onError, reports } = reporter();

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
 import type { Boss, Db } from '../../lib/drivers/pg-boss/boss.js';
+import { PgBossDriver } from '../../lib/drivers/pg-boss/driver.js';
 import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
 import { currentTask, type OnError, type TaskEngine, task } from '../../lib/index.js';
 import {
@@ -92,6 +93,12 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
   ])('refuses a %s %s', async (option, _, message) => {
     const error = await failure(send(engine, { name: 'a', args: [], ...message }));
     expect(error).toMatchObject({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(option) });
+  });
+
+  test('refuses arguments that PostgreSQL has no room for, which no later enqueue could store either', async () => {
+    const message = { id: randomUUID(), name: 'a', args: [], json: 'x'.repeat(2 ** 28) };
+    const error = await failure(new PgBossDriver(boss).insert(message, new AbortController().signal));
+    expect(error).toMatchObject({ code: 'ERR_TASK_NOT_SERIALIZABLE', message: expect.stringContaining('jsonb') });
   });
 
   test.each([null, {}, { name: 'a', args: '[' }])('a job of %j that somebody else has made fails', async (data) => {

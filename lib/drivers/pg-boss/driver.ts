@@ -8,6 +8,7 @@ import type { EngineDriver } from '../../engine/driver.js';
 import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
+import { BackgroundTasksError } from '../../errors.js';
 import { type Boss, type Db, day, queue, TaskQueue } from './boss.js';
 import type { StoredMessage } from './job.js';
 import { JobTable } from './table.js';
@@ -85,14 +86,22 @@ function unlessExpired(db: Db, expired: AbortSignal): Db {
   return { executeSql: (text, values) => db.executeSql(text, values?.map(late)) };
 }
 
+/** A text in jsonb has at most so many bytes. */
+const longestText = 2 ** 28 - 1;
+
 /** What pg-boss or PostgreSQL cannot hold. */
-function refuse({ name, timeout = 0, delay = 0, priority = 0 }: TaskMessage): void {
+function refuse({ name, json, timeout = 0, delay = 0, priority = 0 }: TaskMessage): void {
   if (/[\0\ud800-\udfff]/u.test(name))
     throw unsupported('pg-boss', 'name', 'PostgreSQL has neither NUL nor half surrogates');
   // It is in an index, whose rows have room for 2,704 bytes. Over that it could be stored, and nothing be taken any more.
   if (Buffer.byteLength(name) > 2000) throw unsupported('pg-boss', 'name', 'it must be at most 2,000 bytes long');
   if (timeout >= day * 1000) throw unsupported('pg-boss', 'timeout', 'it must be less than a day');
   if (delay > 3650 * day * 1000) throw unsupported('pg-boss', 'delay', 'it must be at most 10 years');
+  // In UTF-8, whose characters have at most three bytes for a unit of a string.
+  if (json.length > longestText / 3 && Buffer.byteLength(json) > longestText) {
+    const message = `task "${name}": PostgreSQL has no room for args of over ${longestText} bytes in jsonb`;
+    throw new BackgroundTasksError('ERR_TASK_NOT_SERIALIZABLE', message);
+  }
   if (Math.abs(priority) >= 2 ** 31) throw unsupported('pg-boss', 'priority', 'it must be a 32-bit integer');
 }
 

@@ -24,8 +24,9 @@ const batch = 100;
 /** So many names are passed over. */
 const mostIgnored = 10_000;
 
-/** ms before a task is offered again that cannot be passed over by its name. */
-const foreignDelay = 5000;
+/** ms before a task is offered again that cannot be passed over by its name: at first, and after many times. */
+const firstDelay = 5000;
+const lastDelay = 1_000_000;
 
 export interface PgBossStore {
   readonly boss: Boss;
@@ -178,12 +179,12 @@ export class PgBossWorker implements DriverWorker {
     if (typeof data?.name !== 'string' || typeof data.args !== 'string') {
       throw new TypeError('The job is no task of this library');
     }
-    const { name, args, timeout, unused, alone = 0 } = data;
+    const { name, args, timeout, unused = 0, alone = 0 } = data;
     const info = { id, name, attempt: attemptOf(retryCount, unused) };
     if (this.#isStopped) return asIfNotTaken(job);
     if (!this.#runner.knows(name)) {
       if (job.groupId !== name && !this.#runner.isKnownHere(name)) this.#runner.reportUnknown(info);
-      return asIfNotTaken(job, this.#ignores(job) ? 0 : foreignDelay);
+      return asIfNotTaken(job, this.#ignores(job) ? 0 : Math.min(firstDelay * 2 ** unused, lastDelay));
     }
     if (isGivenUp(alone)) {
       return { kind: 'failed', info: { ...info, attempt: info.attempt - 1 }, error: givenUpError(name, alone) };
