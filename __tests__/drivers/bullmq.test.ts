@@ -177,6 +177,31 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     await redis.remove();
   });
 
+  test('thousands that are enqueued at once leave the event loop to others, and keep their order', async () => {
+    const engine = closing(bullmq({ connection, queue }));
+    const runs = new Notes<number>();
+    await engine.get(randomUUID()); // It is connected.
+    const stored = Array.from({ length: 5000 }, (_, number) => send(engine, { name: 'a', args: [number] }));
+    const start = performance.now();
+    let isOver = false;
+    let longest = 0;
+    const turns = async (): Promise<void> => {
+      for (let last = start; !isOver; ) {
+        await new Promise(setImmediate);
+        longest = Math.max(longest, performance.now() - last);
+        last = performance.now();
+      }
+    };
+    const counted = turns();
+    await Promise.all(stored);
+    const whole = performance.now() - start;
+    isOver = true;
+    await counted;
+    expect(longest).toBeLessThan(whole / 3);
+    await engine.work([task('a', runs.note)], { concurrency: 1 });
+    expect(await runs.first(100)).toEqual(Array.from({ length: 100 }, (_, number) => number));
+  }, 60_000);
+
   test('keeps the name and the message of an error apart, whatever they hold', async () => {
     const engine = closing(bullmq({ connection, queue }));
     const kept = { name: 'Prisma: known', message: 'a: b\n"c"' };

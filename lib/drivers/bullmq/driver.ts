@@ -9,6 +9,7 @@ import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import { Connection } from './connection.js';
 import { dataOf, fields, optionsOf, recordOf, type StoredMessage } from './job.js';
+import { Turns } from './turns.js';
 import { BullmqWorker, defaultTiming, type Timing } from './worker.js';
 
 export class BullmqDriver implements EngineDriver {
@@ -17,6 +18,7 @@ export class BullmqDriver implements EngineDriver {
   readonly #timing: Timing;
   readonly #connection: Connection;
   readonly #queue: Queue<StoredMessage>;
+  readonly #turns = new Turns();
   readonly #workers = new Set<BullmqWorker>();
 
   constructor(name: string, options: RedisOptions, timing = defaultTiming) {
@@ -37,6 +39,7 @@ export class BullmqDriver implements EngineDriver {
     const data = dataOf(message);
     const options = optionsOf(message);
     await this.#queue.waitUntilReady();
+    await this.#turns.next();
     // What was sent and not answered, in time or at all, may be stored although enqueue rejects.
     expired.throwIfAborted();
     const { id } = await this.#queue.add(message.name, data, options);
