@@ -138,7 +138,7 @@ describeWith({ node: 22 }, 'on a clock that is set back, the SQLite engine', () 
   });
 
   it('reports a task that no worker knows, also where a worker that is gone has known it', async () => {
-    const gone = open();
+    const gone = open({ lease: 300 });
     await gone.work([task('of before', () => {})]);
     const { id } = await send(gone, { name: 'of before', args: [] });
     while ((await gone.get(id))?.state !== 'succeeded') await sleep(1);

@@ -94,28 +94,47 @@ describeWith({ node: 22 }, 'upkeep of the SQLite engine', () => {
     expect([...times.values()].filter((count) => count !== 1)).toEqual([]);
   });
 
-  it('does not report a task again after another process has run others of its name', async () => {
+  it('of several processes one reports each task', async () => {
+    const { onError, times } = counting();
+    for (const name of ['a', 'b', 'c'])
+      await open({ pollInterval: 10, lease: 600 }).work([task(name, () => {})], { onError });
+    await sleep(10); // They have begun.
+    putOld(3000, (index) => `unknown ${index % 12}`);
+    while (times.size < 3000) await sleep(20);
+    await sleep(1500); // All of them have walked once more.
+    expect([...times.values()].filter((count) => count !== 1)).toEqual([]);
+  });
+
+  it('reports nothing that another process knows, however busy it is with other tasks; once that is gone it does', async () => {
     const engine = open({ pollInterval: 10, lease: 600 });
     const { onError, times } = counting();
     await engine.work([task('a', () => {})], { onError });
-    const { id } = await send(engine, { name: 'b', args: [1] });
-    while (!times.has(id)) await sleep(20);
-
     const ended = deferred();
     const other = open({ pollInterval: 10, lease: 600 });
-    const worker = await other.work([task('b', () => ended.promise)], { concurrency: 1 });
-    while ((await engine.get(id))?.state !== 'running') await sleep(5);
-    const next = await send(engine, { name: 'b', args: [2] });
-    await sleep(2500); // Some walks see that the name is worked.
-    expect(times.has(next.id)).toBe(false);
+    const busy = [task('b', () => ended.promise), task('c', () => {})];
+    const worker = await other.work(busy, { concurrency: 1, onError });
+    const running = await send(engine, { name: 'b', args: [] });
+    while ((await engine.get(running.id))?.state !== 'running') await sleep(5);
+    const waiting = await send(engine, { name: 'c', args: [] });
+    const unknown = await send(engine, { name: 'd', args: [] });
+    while (!times.has(unknown.id)) await sleep(20);
+    await sleep(2500); // Some walks.
+    expect([...times.keys()]).toEqual([unknown.id]);
     await worker.close({ timeout: 0 });
-    await other.close();
-    while (!times.has(next.id)) await sleep(20);
-    await sleep(2500);
-    expect([...times]).toEqual([
-      [id, 1],
-      [next.id, 1],
-    ]);
+    while (times.size < 3) await sleep(20);
+    expect([...times].sort()).toEqual([unknown, running, waiting].map(({ id }) => [id, 1]).sort());
+  });
+
+  it('a process that starts anew tells again of what is still unknown', async () => {
+    const { onError, times } = counting();
+    const engine = open({ pollInterval: 10, lease: 600 });
+    const { id } = await send(engine, { name: 'unknown', args: [] });
+    await engine.work([task('a', () => {})], { onError });
+    while (!times.has(id)) await sleep(20);
+    await engine.close();
+    await open({ pollInterval: 10, lease: 600 }).work([task('a', () => {})], { onError });
+    while (times.get(id) === 1) await sleep(20);
+    expect([...times]).toEqual([[id, 2]]);
   });
 
   it('goes on when one worker of several is closed', async () => {

@@ -740,27 +740,6 @@ describeWith({ node: 22 }, 'sqlite', () => {
       for (const error of errors) expect(error).toMatchObject({ message: expect.stringContaining('"c"') });
     });
 
-    it('nor is one while other processes run tasks of its name, or did so within the lease', async () => {
-      const path = newPath();
-      const [engine, other] = [open({ path, lease: 1500 }), open({ path, lease: 1500 })];
-      const ended = deferred();
-      const tasks = [task('quick', () => {}), task('slow', () => ended.promise)];
-      const { id } = await send(other, { name: 'quick', args: [] });
-      for (let count = 0; count < 3; count++) await send(other, { name: 'slow', args: [] });
-      const worker = await other.work(tasks, { concurrency: 2 });
-      await over(other, id);
-      for (const name of ['quick', 'nobody']) await send(engine, { name, args: [] });
-      connect(path).exec('UPDATE background_tasks SET run_at = 0');
-      const names: string[] = [];
-      await engine.work([], { onError: (_error, context) => void names.push(context.task.name) });
-      while (names.length === 0) await sleep(10);
-      expect(names).toEqual(['nobody']);
-      ended.resolve();
-      await worker.close();
-      while (names.length < 3) await sleep(10);
-      expect(names.sort()).toEqual(['nobody', 'quick', 'slow']);
-    });
-
     it('run tasks and reports with the AsyncLocalStorage stores of the work() call, not those of an enqueue', async () => {
       const stores = new AsyncLocalStorage<string>();
       const seen: unknown[] = [];

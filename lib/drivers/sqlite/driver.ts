@@ -9,6 +9,7 @@ import type { MessageRunner } from '../../engine/message-runner.js';
 import { GroupCommit } from './commits.js';
 import type { Connection } from './connection.js';
 import { FilesLost, isBusy } from './database.js';
+import { KnownNames } from './known-names.js';
 import { LeaseTable } from './leases.js';
 import { ReadyTable } from './ready-table.js';
 import { type NewRow, rowOf, TaskTable } from './table.js';
@@ -50,11 +51,11 @@ export class SqliteDriver implements EngineDriver {
       leases: new LeaseTable(database),
     };
     this.#commits = new GroupCommit(connection);
-    this.#upkeep = new Upkeep(new UpkeepTable(database), this.#commits, {
+    this.#upkeep = new Upkeep(new UpkeepTable(database), new KnownNames(database), this.#commits, {
       lease: settings.lease.length,
       pollInterval: settings.pollInterval,
       retention: settings.retention,
-      runner: () => [...this.#workers].find(({ isStopped }) => !isStopped)?.runner,
+      runners: () => [...this.#workers].filter(({ isStopped }) => !isStopped).map(({ runner }) => runner),
     });
   }
 

@@ -42,8 +42,8 @@ function makeFirstVersion(database: SqliteDatabase): void {
 
 /**
  * Gives each number in `seq` once only, counts how often a task began alone, stores how long leases and delays are, so that a
- * clock that was set back is noticed, and puts what may be large behind the rest: SQLite reads a row up to the last column that
- * is asked for.
+ * clock that was set back is noticed, notes what names processes know and when it was told of a task that none of them knows, and puts what may be
+ * large behind the rest: SQLite reads a row up to the last column that is asked for.
  */
 function makeSecondVersion(database: SqliteDatabase): void {
   const foreign = definitionsOfOthers(database);
@@ -69,6 +69,7 @@ function makeSecondVersion(database: SqliteDatabase): void {
       enqueued_at INTEGER NOT NULL,
       started_at INTEGER,
       finished_at INTEGER,
+      told_at INTEGER,
       key TEXT,
       retries TEXT,
       error TEXT,
@@ -85,7 +86,13 @@ function makeSecondVersion(database: SqliteDatabase): void {
     CREATE INDEX background_tasks_delayed_at ON background_tasks (delayed_at) WHERE state = 'delayed';
     CREATE INDEX background_tasks_running ON background_tasks (lease_until, lease) WHERE state = 'running';
     CREATE INDEX background_tasks_finished ON background_tasks (finished_at) WHERE finished_at IS NOT NULL;
-    CREATE UNIQUE INDEX background_tasks_key ON background_tasks (key) WHERE key IS NOT NULL AND finished_at IS NULL;`);
+    CREATE UNIQUE INDEX background_tasks_key ON background_tasks (key) WHERE key IS NOT NULL AND finished_at IS NULL;
+    CREATE TABLE background_tasks_names (
+      process TEXT PRIMARY KEY,
+      names TEXT NOT NULL,
+      noted_at INTEGER NOT NULL,
+      valid_for INTEGER NOT NULL
+    );`);
   for (const sql of foreign) database.exec(sql);
 }
 

@@ -1,11 +1,11 @@
-// Finds the tasks that nobody here knows, each of them once, however many there are: a walk through the ready tasks, some at a
-// time, again and again.
+// Finds the tasks that nobody knows, each of them once, however many there are: a walk through the ready tasks, some at a time,
+// again and again.
 
 import { monotonicTime } from '../../clock.js';
-import type { TaskInfo } from '../../task/types.js';
+import type { KnownNames } from './known-names.js';
 import type { Position, QueuedTask, UpkeepTable } from './upkeep-table.js';
 
-/** How long an unknown task is left to workers of other processes before it is found, and between walks, in ms. */
+/** How long an unknown task is left to workers that begin later before it is found, and between walks, in ms. */
 const unknownAfter = 1000;
 
 /** At most so many tasks are read in one step, by at most so many looks at the table. */
@@ -18,16 +18,16 @@ const stepPause = 10;
 const share = 0.05;
 
 export class UnknownTasks {
-  readonly #isKnown: (name: string) => boolean;
-  /** For so many ms after it has run tasks of a name, another process is thought to know it. */
-  readonly #lease: number;
-  readonly #found = new SeqSet();
+  readonly #table: UpkeepTable;
+  readonly #names: KnownNames;
+  #namesOfOthers: ReadonlySet<string> = new Set();
+  #namesReadAt = Number.NEGATIVE_INFINITY;
   #walk: Walk | undefined = undefined;
   #nextStepAt = 0;
 
-  constructor(isKnown: (name: string) => boolean, lease: number) {
-    this.#isKnown = isKnown;
-    this.#lease = lease;
+  constructor(table: UpkeepTable, names: KnownNames) {
+    this.#table = table;
+    this.#names = names;
   }
 
   /** When to call {@link step}, in ms from now. */
@@ -35,48 +35,46 @@ export class UnknownTasks {
     return this.#nextStepAt - monotonicTime();
   }
 
-  /** Takes a step, and returns those that it was the first to find. */
-  step(table: UpkeepTable, now: number): TaskInfo[] {
+  /** Begins anew in so many ms. */
+  restart(delay: number): void {
+    this.#walk = undefined;
+    this.#nextStepAt = monotonicTime() + delay;
+  }
+
+  /** Takes a step, and returns what it has found: tasks that nobody was told of since then. */
+  step(isKnownHere: (name: string) => boolean, since: number, now: number): QueuedTask[] {
     const startedAt = monotonicTime();
-    // Not where a worker of another process runs tasks of that name: it is only busy.
-    const walk = this.#walk ?? new Walk(table.worked(now - this.#lease));
-    this.#walk = walk;
-    const found: TaskInfo[] = [];
-    for (const { seq, id, name, attempt, runAt } of walk.next(table, this.#isKnown)) {
-      // One that is ready before its time was stored before the clock was set back.
-      if (runAt > now - unknownAfter && runAt <= now) continue;
-      walk.seen.add(seq);
-      if (this.#found.has(seq)) continue;
-      this.#found.add(seq);
-      found.push({ id, name, attempt });
-    }
+    this.#readNames(now);
+    const isKnown = (name: string): boolean => isKnownHere(name) || this.#namesOfOthers.has(name);
+    this.#walk ??= new Walk();
+    const walk = this.#walk;
+    const found = walk.next(this.#table, isKnown).filter(({ runAt, toldAt }) => {
+      // One that is ready before its time was stored before the clock was set back, and so was one that was told of later.
+      const isOld = runAt <= now - unknownAfter || runAt > now;
+      return isOld && (toldAt === null || toldAt < since || toldAt > now);
+    });
     walk.spent += monotonicTime() - startedAt;
-    this.#nextStepAt = monotonicTime() + (walk.isOver ? this.#end(walk) : stepPause);
+    this.#nextStepAt = monotonicTime() + stepPause;
+    if (walk.isOver) this.restart(Math.max(unknownAfter, walk.spent / share));
     return found;
   }
 
-  #end({ seen, spent }: Walk): number {
-    if (this.#found.isLarge) this.#found.replaceBy(seen);
-    this.#walk = undefined;
-    return Math.max(unknownAfter, spent / share);
+  #readNames(now: number): void {
+    if (monotonicTime() < this.#namesReadAt + unknownAfter) return;
+    this.#namesOfOthers = this.#names.ofOthers(now);
+    this.#namesReadAt = monotonicTime();
   }
 }
 
 class Walk {
-  readonly seen = new SeqSet();
   /** How long its steps took, in ms. */
   spent = 0;
   isOver = false;
-  readonly #worked: ReadonlySet<string>;
   #name = '';
   /** The last task that was read of that name. */
   #position: Position | undefined = undefined;
 
-  constructor(worked: ReadonlySet<string>) {
-    this.#worked = worked;
-  }
-
-  /** Some tasks whose name is neither known nor worked. */
+  /** Some tasks whose name is not known. */
   next(table: UpkeepTable, isKnown: (name: string) => boolean): QueuedTask[] {
     const tasks: QueuedTask[] = [];
     for (let looks = 0; looks < stepSize && tasks.length < stepSize && !this.isOver; looks++) {
@@ -99,7 +97,7 @@ class Walk {
     this.isOver = name === undefined;
     if (name === undefined) return;
     this.#name = name;
-    if (!isKnown(name) && !this.#worked.has(name)) this.#toNextPriority(table, Number.POSITIVE_INFINITY);
+    if (!isKnown(name)) this.#toNextPriority(table, Number.POSITIVE_INFINITY);
   }
 
   #toNextPriority(table: UpkeepTable, below: number): void {
@@ -107,29 +105,3 @@ class Walk {
     this.#position = priority === undefined ? undefined : { priority, seq: 0 };
   }
 }
-
-/** Numbers that mostly lie close together. Each takes a bit of memory then, and some 40 bytes at worst. */
-class SeqSet {
-  #words = new Map<number, number>();
-
-  /** Whether it may take more than some 5 MB. */
-  get isLarge(): boolean {
-    return this.#words.size > 100_000;
-  }
-
-  has(seq: number): boolean {
-    return ((this.#words.get(Math.floor(seq / wordSize)) ?? 0) & (1 << (seq % wordSize))) !== 0;
-  }
-
-  add(seq: number): void {
-    const index = Math.floor(seq / wordSize);
-    this.#words.set(index, (this.#words.get(index) ?? 0) | (1 << (seq % wordSize)));
-  }
-
-  replaceBy(other: SeqSet): void {
-    this.#words = other.#words;
-  }
-}
-
-/** So many bits are in a number that V8 stores without an object of its own. */
-const wordSize = 30;

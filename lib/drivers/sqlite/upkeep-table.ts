@@ -6,6 +6,8 @@ import { prepare, type SqliteDatabase } from './database.js';
 export interface QueuedTask extends TaskInfo {
   readonly seq: number;
   readonly runAt: number;
+  /** When it was reported that nobody knows it. */
+  readonly toldAt: number | null;
 }
 
 /** Where a walk through the tasks of a name goes on. */
@@ -29,7 +31,7 @@ export class UpkeepTable {
   readonly #nextName;
   readonly #nextPriority;
   readonly #queued;
-  readonly #worked;
+  readonly #tell;
 
   constructor(database: SqliteDatabase) {
     this.#isFinished = prepare(database, 'SELECT 1 FROM background_tasks WHERE finished_at <= ? LIMIT 1');
@@ -63,13 +65,13 @@ export class UpkeepTable {
     );
     this.#queued = prepare<QueuedTask>(
       database,
-      `SELECT seq, id, name, attempts AS attempt, run_at AS runAt FROM background_tasks
+      `SELECT seq, id, name, attempts AS attempt, run_at AS runAt, told_at AS toldAt FROM background_tasks
        WHERE state = 'queued' AND name = ? AND priority = ? AND seq > ? ORDER BY seq LIMIT ?`,
     );
-    this.#worked = prepare<{ name: string }>(
+    this.#tell = prepare(
       database,
-      `SELECT name FROM background_tasks WHERE state = 'running' UNION SELECT name FROM
-       (SELECT name FROM background_tasks WHERE finished_at > ? ORDER BY finished_at DESC LIMIT ${batch})`,
+      `UPDATE background_tasks SET told_at = $now WHERE seq = $seq AND state = 'queued'
+       AND (told_at IS NULL OR told_at < $since OR told_at > $now)`,
     );
   }
 
@@ -107,8 +109,8 @@ export class UpkeepTable {
     return this.#nextPriority.get(name, below)?.priority ?? undefined;
   }
 
-  /** Names of tasks that run, wherever, or did since then. */
-  worked(since: number): Set<string> {
-    return new Set(this.#worked.all(since).map(({ name }) => name));
+  /** Stores that a task is reported. Returns false where it was by others since then. */
+  tell(seq: number, since: number, now: number): boolean {
+    return this.#tell.run({ seq, since, now }).changes === 1;
   }
 }

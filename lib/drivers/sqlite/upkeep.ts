@@ -1,20 +1,21 @@
 // What one process does for the table besides its tasks, on a timer of its own, so that it is done while tasks come without
-// pause: removes tasks that are over for long, finds those that nobody knows, notices that the clock was set back.
+// pause: removes tasks that are over for long, reports those that nobody knows, notices that the clock was set back.
 
-import { clearTimeout, setTimeout, wallClockTime } from '../../clock.js';
+import { clearTimeout, monotonicTime, setTimeout, wallClockTime } from '../../clock.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import type { GroupCommit, Write } from './commits.js';
 import { isBusy } from './database.js';
+import type { KnownNames } from './known-names.js';
 import { UnknownTasks } from './unknown.js';
-import type { UpkeepTable } from './upkeep-table.js';
+import type { QueuedTask, UpkeepTable } from './upkeep-table.js';
 
 export interface UpkeepSettings {
-  /** In ms: for so long after it has run tasks of a name, another process is thought to know it. */
+  /** In ms: so often a process notes what names it knows. It is thought to know them for twice as long. */
   readonly lease: number;
   readonly pollInterval: number;
   readonly retention: number;
-  /** The runner that reports, of a worker that still takes tasks. */
-  readonly runner: () => MessageRunner | undefined;
+  /** Those of the workers that still take tasks. The first one reports. */
+  readonly runners: () => MessageRunner[];
 }
 
 /** So many finished tasks are removed in one transaction. */
@@ -23,6 +24,12 @@ const batch = 100;
 /** Between two transactions that remove tasks, in ms: other processes want to write too. */
 const removalPause = 1;
 
+/** Between tries to note the names, in ms. */
+const noteRetry = 1000;
+
+/** Processes that start together may be so far apart, in ms, until all have noted their names. */
+const patience = 3000;
+
 export class Upkeep {
   readonly #table: UpkeepTable;
   readonly #commits: GroupCommit;
@@ -30,14 +37,18 @@ export class Upkeep {
   readonly #unknown: UnknownTasks;
   readonly #removal: Write;
   readonly #repair: Write;
+  readonly #note: Write;
   #timer: NodeJS.Timeout | undefined = undefined;
   #isStopped = true;
+  #startedAt = 0;
+  /** When the names are to be noted again. */
+  #noteAt = 0;
 
-  constructor(table: UpkeepTable, commits: GroupCommit, settings: UpkeepSettings) {
+  constructor(table: UpkeepTable, names: KnownNames, commits: GroupCommit, settings: UpkeepSettings) {
     this.#table = table;
     this.#commits = commits;
     this.#settings = settings;
-    this.#unknown = new UnknownTasks((name) => settings.runner()?.isKnownHere(name) ?? true, settings.lease);
+    this.#unknown = new UnknownTasks(table, names);
     let removed = 0;
     this.#removal = {
       isDurable: false,
@@ -55,11 +66,27 @@ export class Upkeep {
       committed: () => {},
       failed: () => false,
     };
+    this.#note = {
+      isDurable: false,
+      apply: () => {
+        const known = settings.runners().flatMap((runner) => runner.names);
+        names.note(known, wallClockTime(), 2 * settings.lease);
+      },
+      committed: () => {
+        this.#noteAt = monotonicTime() + settings.lease;
+      },
+      failed: () => false,
+    };
   }
 
+  /** To be called with each new worker. */
   start(): void {
-    if (!this.#isStopped) return;
-    this.#isStopped = false;
+    this.#noteAt = monotonicTime();
+    if (this.#isStopped) {
+      this.#isStopped = false;
+      this.#startedAt = wallClockTime();
+      this.#unknown.restart(Math.min(patience, this.#settings.lease));
+    }
     this.#setTimer(0);
   }
 
@@ -69,7 +96,7 @@ export class Upkeep {
   }
 
   readonly #tick = (): void => {
-    const runner = this.#settings.runner();
+    const [runner] = this.#settings.runners();
     if (runner === undefined) {
       this.stop();
       return;
@@ -86,12 +113,34 @@ export class Upkeep {
 
   #look(runner: MessageRunner): void {
     const now = wallClockTime();
+    if (monotonicTime() >= this.#noteAt) this.#noteNames();
     if (this.#table.isAnyAhead(now)) this.#commits.addLast(this.#repair);
     if (this.#table.isAnyFinished(now - this.#settings.retention)) this.#commits.addLast(this.#removal);
-    if (this.#unknown.stepIn <= 0) {
-      for (const info of this.#unknown.step(this.#table, now)) runner.reportUnknown(info);
-    }
-    this.#setTimer(Math.max(1, Math.min(this.#settings.pollInterval, this.#unknown.stepIn)));
+    if (this.#unknown.stepIn <= 0) this.#lookForUnknown(runner, now);
+    const noteIn = this.#noteAt - monotonicTime();
+    this.#setTimer(Math.max(1, Math.min(this.#settings.pollInterval, this.#unknown.stepIn, noteIn)));
+  }
+
+  #noteNames(): void {
+    this.#noteAt = monotonicTime() + noteRetry; // Unless it is committed before.
+    this.#commits.addLast(this.#note);
+  }
+
+  /** Of several processes that find a task one reports it: the one that could store that it does. */
+  #lookForUnknown(runner: MessageRunner, now: number): void {
+    const found = this.#unknown.step((name) => runner.isKnownHere(name), this.#startedAt, now);
+    if (found.length === 0) return;
+    let told: QueuedTask[] = [];
+    this.#commits.add({
+      isDurable: false,
+      apply: () => {
+        told = found.filter(({ seq }) => this.#table.tell(seq, this.#startedAt, now));
+      },
+      committed: () => {
+        for (const { id, name, attempt } of told) runner.reportUnknown({ id, name, attempt });
+      },
+      failed: () => false, // The next walk finds them again.
+    });
   }
 
   #setTimer(delay: number): void {
