@@ -105,6 +105,19 @@ describeWith({ node: 22 }, 'upkeep of the SQLite engine', () => {
     expect([...times.values()].filter((count) => count !== 1)).toEqual([]);
   });
 
+  it('takes a report for one of before also if it is a little later than its own look', async () => {
+    const engine = open({ pollInterval: 10, lease: 600 });
+    const { onError, times } = counting();
+    putOld(1000, (index) => `unknown ${index}`);
+    await engine.work([task('a', () => {})], { onError });
+    connect()
+      .prepare('UPDATE background_tasks SET told_at = ? WHERE seq % 2 = 0')
+      .run(Date.now() + 1500);
+    while (times.size < 500) await sleep(20);
+    await sleep(100);
+    expect(times.size).toBe(500);
+  });
+
   it('reports nothing that another process knows, however busy it is with other tasks; once that is gone it does', async () => {
     const engine = open({ pollInterval: 10, lease: 600 });
     const { onError, times } = counting();

@@ -71,7 +71,7 @@ export class UpkeepTable {
     this.#tell = prepare(
       database,
       `UPDATE background_tasks SET told_at = $now WHERE seq = $seq AND state = 'queued'
-       AND (told_at IS NULL OR told_at < $since OR told_at > $now)`,
+       AND (told_at IS NULL OR told_at < $since OR told_at > $now + ${jitter})`,
     );
   }
 

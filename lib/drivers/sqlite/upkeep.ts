@@ -134,7 +134,8 @@ export class Upkeep {
     this.#commits.add({
       isDurable: false,
       apply: () => {
-        told = found.filter(({ seq }) => this.#table.tell(seq, this.#startedAt, now));
+        const time = wallClockTime(); // It may have waited for other processes.
+        told = found.filter(({ seq }) => this.#table.tell(seq, this.#startedAt, time));
       },
       committed: () => {
         for (const { id, name, attempt } of told) runner.reportUnknown({ id, name, attempt });
