@@ -145,6 +145,22 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'on the pg-boss engine,
     await over(busy, next);
   });
 
+  it('does not hold up a worker that does not know it, or once it is given up', async () => {
+    const engine = open();
+    const { waits, started, end } = waitingTask('waits');
+    await engine.work([waits], { onError: () => {} });
+    await send(engine, { name: 'waits', args: [1] });
+    await started.first(1);
+    const unknown = await send(engine, { name: 'unknown', args: [], delay: 500 });
+    const givenUp = await send(engine, { name: 'waits', args: [2], delay: 500 });
+    await leave(unknown.id, 3, 0);
+    await leave(givenUp.id, 5, 2);
+    await over(engine, givenUp.id);
+    await send(engine, { name: 'waits', args: [3] });
+    expect(await started.first(2)).toEqual([1, 3]);
+    end();
+  });
+
   it('does not keep its worker from what came before it', async () => {
     const engine = open();
     const order = new Notes<string>();

@@ -3,7 +3,6 @@
 import { createHash } from 'node:crypto';
 import { sleep } from '../../clock.js';
 import { unsupported } from '../../engine/create-engine.js';
-import { withDeadline } from '../../engine/deadline.js';
 import type { EngineDriver } from '../../engine/driver.js';
 import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
@@ -70,7 +69,7 @@ export class PgBossDriver implements EngineDriver {
   async #closed(runner: MessageRunner): Promise<void> {
     this.#runners.delete(runner);
     this.#unknown.restart();
-    if (this.#runners.size === 0) await withDeadline(() => this.#unknown.stop()).catch(() => {}); // PostgreSQL is away.
+    if (this.#runners.size === 0) await this.#unknown.stop();
   }
 }
 

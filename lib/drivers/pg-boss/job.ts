@@ -1,5 +1,6 @@
 // What pg-boss stores of a task, and what its counters tell.
 
+import { isGivenUp, isSuspect } from '../../engine/deaths.js';
 import type { Backoff } from '../../task/retry.js';
 
 /** The data of a job. */
@@ -49,4 +50,9 @@ export function attemptOf(retryCount: number, unused = 0): number {
 export function deathsOf({ retryCount, data }: TakenJob): number {
   const { unused, failed = 0, dropped = 0 } = data ?? {};
   return attemptOf(retryCount, unused) - 1 - failed - dropped;
+}
+
+/** Unless it is given up. */
+export function mustRunAlone(job: TakenJob): boolean {
+  return isSuspect(deathsOf(job)) && !isGivenUp(job.data?.alone ?? 0);
 }

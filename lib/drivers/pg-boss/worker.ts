@@ -6,7 +6,7 @@
 
 import { clearInterval, clearTimeout, monotonicTime, nextTurn, setInterval, setTimeout } from '../../clock.js';
 import { withDeadline } from '../../engine/deadline.js';
-import { givenUpError, isGivenUp, isSuspect } from '../../engine/deaths.js';
+import { givenUpError, isGivenUp } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
 import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
 import { serializeResult } from '../../engine/serialize.js';
@@ -14,7 +14,7 @@ import { retryDelay } from '../../task/retry.js';
 import type { TaskInfo } from '../../task/types.js';
 import { type Boss, queue, type TaskQueue } from './boss.js';
 import { type Ending, Endings } from './endings.js';
-import { attemptOf, type Counters, deathsOf, type StoredMessage, type TakenJob } from './job.js';
+import { attemptOf, type Counters, deathsOf, mustRunAlone, type StoredMessage, type TakenJob } from './job.js';
 import type { JobTable } from './table.js';
 
 const pollInterval = 500;
@@ -82,13 +82,14 @@ export class PgBossWorker implements DriverWorker {
   }
 
   async close(): Promise<void> {
+    const closed = this.#onClosed();
     await withDeadline(async () => {
       await this.#looping;
       await Promise.all(this.#open.values());
+      await closed;
     }).catch(() => {}); // PostgreSQL is away: another worker takes them again.
     this.#endings.giveUp();
     clearInterval(this.#heartbeat);
-    await this.#onClosed();
   }
 
   async #loop(): Promise<void> {
@@ -97,11 +98,18 @@ export class PgBossWorker implements DriverWorker {
       const free = this.#free;
       this.#isFull = free <= 0;
       const taken = this.#isFull ? [] : await this.#fetch(free);
-      const begun = withoutHeldUp(taken, this.#open.size === 0);
+      const begun = this.#withoutHeldUp(taken);
       for (const job of begun) void this.#settle(job, this.#attempt(job));
       await this.#holdUp(taken.slice(begun.length));
       if (begun.length < free || this.#isFull) await this.#pause();
     }
+  }
+
+  /** A suspect begins where nothing is open. Till then those behind it wait as well: else it would never come to that. */
+  #withoutHeldUp(taken: readonly TakenJob[]): readonly TakenJob[] {
+    const first = taken.findIndex((job) => mustRunAlone(job) && this.#runner.knows(job.data?.name ?? ''));
+    if (first === -1) return taken;
+    return taken.slice(0, first === 0 && this.#open.size === 0 ? 1 : first);
   }
 
   /**
@@ -131,7 +139,6 @@ export class PgBossWorker implements DriverWorker {
   }
 
   #namesOfOthers(): string[] {
-    if (this.#runners.size === 1) return [...this.#ignored];
     const names = [...this.#runners].flatMap((runner) => runner.names);
     return [...this.#ignored, ...names.filter((name) => !this.#runner.knows(name))];
   }
@@ -169,7 +176,7 @@ export class PgBossWorker implements DriverWorker {
     if (this.#isFull) this.wake();
     await this.#endings.write(job, ending);
     this.#open.delete(job);
-    if (ending.kind === 'put back' || isSuspect(deathsOf(job))) this.#runner.wakeAll();
+    if (ending.kind === 'put back' || mustRunAlone(job)) this.#runner.wakeAll();
     else if (this.#isFull) this.wake();
   }
 
@@ -191,16 +198,9 @@ export class PgBossWorker implements DriverWorker {
     }
     const beginAlone = (): Promise<boolean> => this.#store.table.note(job, { alone: alone + 1 });
     const message = { ...info, args: JSON.parse(args), timeout };
-    const outcome = await this.#runner.run(message, isSuspect(deathsOf(job)) ? beginAlone : undefined);
+    const outcome = await this.#runner.run(message, mustRunAlone(job) ? beginAlone : undefined);
     return endingOf(job, data, info, outcome);
   }
-}
-
-/** A suspect begins where nothing is open. Till then those behind it wait as well: else it would never come to that. */
-function withoutHeldUp(taken: readonly TakenJob[], isIdle: boolean): readonly TakenJob[] {
-  const first = taken.findIndex((job) => isSuspect(deathsOf(job)));
-  if (first === -1) return taken;
-  return taken.slice(0, first === 0 && isIdle ? 1 : first);
 }
 
 function endingOf(job: TakenJob, data: StoredMessage, info: TaskInfo, outcome: AttemptOutcome): Ending {
