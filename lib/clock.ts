@@ -1,5 +1,5 @@
 // Timers and clocks, taken when this module is loaded: fake timers that a test installs later (jest, vitest, sinon, node:test)
-// neither stop nor hurry the tasks. sinon and node:test patch node:timers itself, so importing from there is not enough.
+// neither stop nor hurry the tasks. sinon and node:test patch node:timers itself, so looking them up at each call is not enough.
 
 import { performance } from 'node:perf_hooks';
 import timers from 'node:timers';
@@ -13,7 +13,7 @@ export const sleep = timersPromises.setTimeout;
 /** Resolves in the next turn of the event loop. */
 export const nextTurn = timersPromises.setImmediate;
 
-/** In ms since the process began, whatever happens to the clock of the machine. */
+/** In ms since the process started. Setting the clock of the machine does not change it. */
 export const monotonicTime: () => number = performance.now.bind(performance);
 
 /** In ms since 1970, by the clock of the machine. */

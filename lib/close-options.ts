@@ -1,4 +1,4 @@
-// The options of close(), which the middleware and every worker have.
+// The options of close(), of the middleware and of every worker.
 
 import { checkOptions, isTimeoutOrZero } from './options.js';
 

@@ -1,6 +1,6 @@
 // The one error class of this library and its codes. What each code means and what to do is in docs/errors.md.
 
-/** The codes of {@link BackgroundTasksError}; each has a section in docs/errors.md. */
+/** The codes of {@link BackgroundTasksError}. Each has a section in docs/errors.md. */
 export type ErrorCode =
   | 'ERR_ENGINE_UNAVAILABLE'
   | 'ERR_INVALID_OPTION'
@@ -20,11 +20,11 @@ const statuses: Partial<Record<ErrorCode, number>> = {
   ERR_TASKS_OVERLOADED: 503,
 };
 
-/** What this library throws, and what it reports of its own accord (a timeout, an abandoned task). */
+/** An error of this library: thrown by a call, or reported for a task (a timeout, an abandoned task). */
 export class BackgroundTasksError extends Error {
-  /** Stable, for programs; the message is for people and may change. */
+  /** For programs, and stable. The message is for people, and may change. */
   readonly code: ErrorCode;
-  /** The HTTP status that Express's error handling answers with, where the code stands for one. */
+  /** The HTTP status that Express answers with, if the code stands for one. */
   declare readonly status?: number;
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {

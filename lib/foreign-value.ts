@@ -1,44 +1,44 @@
-// Values that this library did not make: what a task returned or threw, and what a user passed in. Looking at one can throw.
+// Values that are not this library's: what a task has returned or thrown, and what a user has passed. Looking at one may throw.
 
 import { inspect, types } from 'node:util';
 
-/** True of whatever can have properties, also of a function. */
+/** True for whatever can have properties, functions included. */
 export function isObject(value: unknown): value is object {
   return typeof value === 'object' ? value !== null : typeof value === 'function';
 }
 
 /**
- * Whatever may have a `then`. It is not looked at here, since looking can throw: `await` looks once, and turns what it
- * meets into a rejection. A plain object costs one microtask by it.
+ * Whether a value may have a `then` method. That is not looked up here, since it may throw: `await` looks once, and turns an
+ * error into a rejection. The price is one microtask for a plain object.
  */
 export const isAwaitable: (value: unknown) => value is object = isObject;
 
-/** For what was returned where nothing can be awaited: its rejection must not go unhandled. */
+/** For a promise that was returned where none can be awaited. It must not become an unhandled rejection. */
 export async function ignore(awaitable: object): Promise<void> {
   try {
     await awaitable;
   } catch {
-    // What is reported instead is that it was returned at all.
+    // The caller reports that there was a promise at all.
   }
 }
 
-/** True of errors, also where `instanceof Error` and `isNativeError` are not: of another realm, DOMException in Node 20. */
+/** True for errors of another realm as well, and for a DOMException in Node 20, which isNativeError() denies. */
 export function isError(value: unknown): value is Error {
   try {
     return typeof (value as Error | null | undefined)?.stack === 'string';
   } catch {
-    return false; // It throws when it is looked at.
+    return false; // It throws when it is read.
   }
 }
 
-/** Writes an error's stack down. Until it has been read, V8 keeps alive what the functions in it close over. */
+/** Reads an error's stack, since V8 keeps whatever the functions in it close over alive until then. */
 export function writeStack(error: Error): void {
-  isError(error); // Reads it, and it may throw: a program can have an Error.prepareStackTrace of its own.
+  isError(error); // It reads the stack, which may throw: a program can have its own Error.prepareStackTrace.
 }
 
-/** Names a value in a message: short, and whatever the value is. */
+/** Describes any value in a few words, for a message. */
 export function inspectShort(value: unknown): string {
-  // Node 20 hangs the stores of every AsyncLocalStorage on a promise, and inspect() prints them.
+  // In Node 20 a promise has the stores of every AsyncLocalStorage as properties, and inspect() prints them.
   if (types.isPromise(value)) return 'a promise';
   try {
     return inspect(value, { depth: 0, breakLength: Number.POSITIVE_INFINITY, maxStringLength: 80 });

@@ -17,13 +17,13 @@ import { runWithin } from './task/scope.js';
 import type { RunWhen } from './task/when.js';
 
 export interface BackgroundTasksOptions {
-  /** Told of each failed task, unless `onError` is given. Default: `console`, with the task's name and the error's stack. */
+  /** Gets each failure of a task, unless `onError` is given. Default: `console`, with the task's name and the error's stack. */
   logger?: Logger | undefined;
-  /** Called with each failure of a task instead of the logger. */
+  /** Called with each failure of a task, instead of the logger. */
   onError?: OnError | undefined;
-  /** Which responses the tasks run after; other tasks end as `skipped`. Default `'always'`. */
+  /** Which responses the tasks run after. After other responses they end as `skipped`. Default `'always'`. */
   when?: RunWhen | undefined;
-  /** Skips the rest of a response's tasks when one has failed, as Starlette does. Default false. */
+  /** Whether a failed task skips the rest of its response's tasks, as in Starlette. Default false. */
   stopOnError?: boolean | undefined;
   /** Time limit of one attempt, in ms. Default none. */
   timeout?: number | undefined;
@@ -31,30 +31,30 @@ export interface BackgroundTasksOptions {
   retries?: number | RetryOptions | undefined;
   /** How many responses' tasks run at the same time. Default Infinity. */
   concurrency?: number | undefined;
-  /** How many tasks may be added and not yet ended, over all responses. Past it `add` throws. Default Infinity. */
+  /** How many tasks, over all responses, may be pending or running. Beyond that `add` throws. Default Infinity. */
   maxPending?: number | undefined;
   /**
-   * Given a promise of the end of a response's tasks, so that a serverless host stays up: at the first `add` of a response, and
-   * again for what is added once that promise has resolved.
+   * Keeps a serverless host up: called with a promise that resolves when the tasks of a response have ended. It is called at the
+   * first `add` of a response, and again if a task is added after that promise has resolved.
    */
   waitUntil?: ((work: Promise<void>) => void) | undefined;
-  /** What `enqueue` hands over to. Default none: `enqueue` rejects with `ERR_NO_ENGINE`. */
+  /** Where `enqueue` stores tasks. Default none: `enqueue` rejects with `ERR_NO_ENGINE`. */
   engine?: TaskEngine | undefined;
 }
 
 export interface BackgroundTasksMiddleware extends RequestHandler {
-  /** Outside of Express: for a server of `node:http`, and what takes middleware as Express does, such as `io.engine.use()`. */
+  /** Outside of Express: for a `node:http` server, and for what takes middleware as Express does, such as `io.engine.use()`. */
   (req: IncomingMessage, res: ServerResponse, next: () => void): void;
   /**
-   * Resolves when nothing is pending, nothing runs, and every report has been taken. For tests. In a task it waits neither for
-   * that task nor for those that cannot begin before it has ended.
+   * Resolves when no task is pending or running and every report has been taken. For tests. Inside a task it waits neither for
+   * that task nor for those that cannot begin before it ends.
    */
   idle(): Promise<void>;
   /**
-   * Lets pending and running tasks end, also those of responses still being sent; tasks can be added meanwhile. At the
-   * timeout the signals of running tasks are aborted, and they and all pending ones are given up and reported as
-   * `ERR_TASK_ABANDONED`. From the end on `add` throws `ERR_TASKS_CLOSED`. Later calls return the promise of the first one, and
-   * the shortest of their timeouts counts. In a task, or in `onError`, it does not wait for that.
+   * Waits until pending and running tasks have ended, including those of responses that are still being sent. Tasks can be added
+   * meanwhile. At the timeout the signals of running tasks are aborted, and all tasks that are left are reported as
+   * `ERR_TASK_ABANDONED`. After that `add` throws `ERR_TASKS_CLOSED`. Further calls return the same promise, and the shortest
+   * timeout counts. Called inside a task or `onError`, it does not wait for its caller.
    *
    * Rejects with BackgroundTasksError `ERR_INVALID_OPTION` for bad options.
    */
@@ -64,9 +64,9 @@ export interface BackgroundTasksMiddleware extends RequestHandler {
 }
 
 /**
- * Makes the middleware that attaches `res.locals.backgroundTasks`. Mount it once, before the routes.
+ * Returns the middleware that attaches `res.locals.backgroundTasks`. Mount it once, before the routes.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad and for unknown options.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for invalid or unknown options.
  * @example
  * app.use(backgroundTasks());
  * app.post('/send-notification/:email', (req, res) => {
@@ -79,13 +79,13 @@ export function backgroundTasks(options: BackgroundTasksOptions = {}): Backgroun
   const runner = new Runner(settings);
 
   const handle = (req: Request, res: Response, next: () => void): void => {
-    // Mounted twice, the first one's list stays. Its scope may have been lost in between.
+    // If it is mounted twice, the first list stays. Its scope is entered again, since it may have been lost in between.
     const tasks = ResponseTasks.of(res) ?? ResponseTasks.attach(settings, runner, req, res);
-    if (res.locals === undefined) Object.assign(res, { locals: Object.create(null) }); // Express makes one, others do not.
+    if (res.locals === undefined) Object.assign(res, { locals: Object.create(null) }); // Only Express sets it.
     res.locals.backgroundTasks ??= tasks;
     runWithin(tasks.scope, next);
   };
-  // Outside of Express they have nothing of it, and nothing of it is used here. onError and subscribers get them as they are.
+  // Outside of Express the two have none of its methods. None is used here, and onError and subscribers get them as they are.
   const middleware = handle as (req: IncomingMessage, res: ServerResponse, next: () => void) => void;
 
   const close = (closeOptions: CloseOptions = {}): Promise<CloseReport> => {

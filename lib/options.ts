@@ -1,14 +1,14 @@
-// The mechanism of checking options: bad and unknown ones are refused at the call that passed them. What options there are,
-// and what each of them takes, stands beside the code that uses them.
+// How options are checked: invalid and unknown ones are refused by the call that they are passed to. Which options there are, and
+// which values each takes, is defined beside the code that uses them.
 
 import { BackgroundTasksError } from './errors.js';
 import { inspectShort } from './foreign-value.js';
 
-/** Returns what was expected if the value is not it. */
+/** Returns what was expected, or undefined if the value is valid. */
 export type Check = (value: unknown) => string | undefined;
 export type Checks<Options> = Record<keyof Options, Check>;
 
-/** setTimeout fires at once for a longer delay, in ms. */
+/** In ms. For a longer delay setTimeout() fires at once. */
 export const longestDelay = 2 ** 31 - 1;
 
 export const isFunction: Check = (value) => (typeof value === 'function' ? undefined : 'a function');
@@ -34,7 +34,7 @@ function isInteger(value: unknown): value is number {
   return Number.isInteger(value);
 }
 
-/** The options that are there. One that is there as `undefined` stands for the default, also over another one. */
+/** Copies the options that are present. One that is present as `undefined` stands for the default, also over another value. */
 export function copyOptions<Options extends object>(options: Options, checks: Checks<Options>): Options {
   const names = Object.keys(checks).filter((name) => name in options);
   return Object.fromEntries(names.map((name) => [name, options[name as keyof Options]])) as Options;
@@ -53,7 +53,7 @@ export function checkOptions<Options extends object>(of: string, options: Option
     const known = Object.keys(checks).sort().join(', ');
     throw new BackgroundTasksError('ERR_INVALID_OPTION', `${of}: unknown option "${name}"; there are ${known}`);
   }
-  // By name, not by what the object owns: options may be inherited, and are read by name.
+  // Looks for each known name, since options may be inherited.
   for (const [name, check] of Object.entries<Check>(checks)) {
     const value = options[name as keyof Options];
     const expected = value === undefined ? undefined : check(value);

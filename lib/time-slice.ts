@@ -5,13 +5,13 @@ import { monotonicTime } from './clock.js';
 /** In ms. */
 const duration = 5;
 
-/** A clock that shows the same time so often stands still: a test has frozen it, perhaps before this library was loaded. */
+/** A clock that shows the same time this often has been frozen by a test, perhaps before this library was loaded. */
 const mostLooks = 100;
 
 export class TimeSlice {
   #end = 0;
   #lastTime = 0;
-  /** How often the clock has shown the last time again. */
+  /** How many times in a row the clock has shown the same time. */
   #looks = 0;
 
   begin(): void {

@@ -16,7 +16,7 @@ const closedError = expect.objectContaining({
   name: 'BackgroundTasksError',
   code: 'ERR_TASKS_CLOSED',
   status: 503,
-  message: 'add(): the background tasks are closed, after close()',
+  message: 'add(): no more tasks are accepted after close()',
 });
 
 /** A task that tells of its start and ends when the test wants it to. */

@@ -56,7 +56,7 @@ describe('promise 12: overload', () => {
       expect(await response.json()).toEqual({
         code: 'ERR_TASKS_OVERLOADED',
         status: 503,
-        message: 'add(): 1 tasks have not ended yet (maxPending)',
+        message: 'add(): 1 tasks (maxPending) have not ended yet',
       });
     });
   });

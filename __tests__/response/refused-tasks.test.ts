@@ -36,7 +36,7 @@ describe.each(expresses)('on Express %s', (_version, express) => {
   it.each([
     ['a generator function', generator],
     ['an async generator function', asyncGenerator],
-  ])('promise 14: add() refuses %s, whose body nobody would run', async (_title, fn) => {
+  ])('promise 14: add() refuses %s, since nothing would run its body', async (_title, fn) => {
     expect(await request((tasks) => tasks.add(anything(fn)))).toMatchObject({
       code: 'ERR_INVALID_TASK',
       message: expect.stringContaining('generator function'),
@@ -47,7 +47,7 @@ describe.each(expresses)('on Express %s', (_version, express) => {
     const resize = task<[string]>('images.resize');
     expect(await request((tasks) => tasks.add(anything(resize)))).toMatchObject({
       code: 'ERR_INVALID_TASK',
-      message: 'add(): task "images.resize" has its handler in another program: it is for enqueue()',
+      message: 'add(): the handler of task "images.resize" is in another program: use enqueue()',
     });
   });
 

@@ -67,7 +67,7 @@ describe('add()', () => {
     });
     await expect(respond((tasks) => tasks.add(task('remote') as never))).rejects.toMatchObject({
       code: 'ERR_INVALID_TASK',
-      message: expect.stringContaining('task "remote" has its handler in another program'),
+      message: expect.stringContaining('the handler of task "remote" is in another program'),
     });
   });
 

@@ -1,4 +1,4 @@
-// taskStatus(): the route that tells how a stored task stands.
+// taskStatus(): the route that shows the state of a stored task.
 
 import type { RequestHandler, Response } from 'express';
 import { isEngine, type TaskEngine, type TaskRecord } from '../engine/engine.js';
@@ -7,15 +7,15 @@ import { inspectShort } from '../foreign-value.js';
 import { checkOptions, isBoolean } from '../options.js';
 
 export interface StatusOptions {
-  /** Whether the answer holds the task's `result` or `error`. Default false: who knows an id need not be told them. */
+  /** Whether the answer includes the task's `result` or `error`. Default false, since anybody who knows the id may ask. */
   result?: boolean | undefined;
 }
 
 /**
- * A handler for `GET /tasks/:id`: answers with id, name, state, attempts and times of a stored task, never its arguments;
- * with 404 for an unknown id. While the task is not over, `Retry-After: 1` tells pollers when to come again.
+ * Returns a handler for `GET /tasks/:id`. It answers with the id, name, state, attempts and times of a stored task, never with
+ * its arguments, and with 404 for an unknown id. Until the task has ended, `Retry-After: 1` tells clients when to ask again.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for invalid options.
  * @example
  * app.get('/tasks/:id', taskStatus(engine));
  */
@@ -39,7 +39,7 @@ function answer(res: Response, record: TaskRecord | undefined, withResult: boole
     res.status(404).json({ error: 'No such task' });
     return;
   }
-  // Picked by name: the record of somebody else's engine may hold more, arguments among them.
+  // Picked by name: the record of another author's engine may hold more, such as the arguments.
   const { id, name, state, attempts, enqueuedAt, startedAt, finishedAt, result, error } = record;
   if (state === 'queued' || state === 'running') res.set('Retry-After', '1');
   const status = { id, name, state, attempts, enqueuedAt, startedAt, finishedAt };

@@ -1,5 +1,5 @@
-// An added task: what add() makes of a function, its arguments and the context of the call. It is the handle that add()
-// returns, too.
+// An added task: what add() makes of a function, its arguments and the context of the call. It is also the handle that add()
+// returns.
 
 import { randomUUID } from 'node:crypto';
 import type { Request, Response } from 'express';
@@ -11,19 +11,19 @@ import type { TaskTrace } from '../task/tracing.js';
 import type { AnyFunction, TaskHandle, TaskIdentity, TaskInfo, TaskOutcome, TaskStatus } from '../task/types.js';
 import type { Queueable } from './queue.js';
 
-/** The list that a task belongs to until it is over. */
+/** The list that a task is on until it has ended. */
 export interface TaskOwner {
   /** Absent where the response is gone. */
   readonly req: Request | undefined;
   readonly res: Response | undefined;
-  /** The task's handle was asked to cancel it, and it is not over. */
+  /** Called by the handle of a task that has not ended. */
   cancel(task: AddedTask): void;
 }
 
 /**
- * The handle of an added task, and all that is kept of the task until it is over. What only some tasks need stands elsewhere:
- * 100,000 pending tasks are 100,000 of these, and most of what they cost is what the garbage collector has to copy
- * (bench/memory). It has no private method, which would cost each of them 8 bytes.
+ * The handle of an added task, and all that is kept of the task until it has ended. It is small, since there is one for each
+ * pending task, and copying them is most of what they cost (bench/memory). So what only some tasks need is in `Details`, and
+ * there is no private method, which would add 8 bytes to each object.
  */
 export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> {
   next: AddedTask | undefined = undefined;
@@ -91,7 +91,7 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     this.#status = 'running';
   }
 
-  /** For a task that is not over. */
+  /** Throws for a task that has ended. */
   get call(): Call {
     return notOver(this.#call);
   }
@@ -102,7 +102,7 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     return { ...trace, ...(req && { req }), ...(res && { res }) };
   }
 
-  /** Returns the call, which it forgets: a failure is reported in its context. */
+  /** Returns the call, in whose context a failure is reported, and forgets it. */
   settle(status: TaskOutcome['status'], result?: unknown): Call {
     const { call } = this;
     this.#call = this.identity;
@@ -122,7 +122,7 @@ function notOver(call: Call | Identity): Call {
   return call;
 }
 
-/** Of one task, shared by its handle and its attempts. */
+/** The name and the id of a task, shared by its handle and its attempts. */
 class Identity implements TaskIdentity {
   #id: string | undefined = undefined;
 
@@ -134,7 +134,7 @@ class Identity implements TaskIdentity {
   }
 }
 
-/** What is made when it is asked for. */
+/** Made on demand. */
 interface Details {
   identity: Identity | undefined;
   result: unknown;
@@ -162,7 +162,7 @@ function outcome(status: TaskOutcome['status'], result: unknown): TaskOutcome {
   }
 }
 
-/** A function's name may be anything, and a Proxy's may throw. */
+/** A function's name may be anything, and reading that of a Proxy may throw. */
 function nameOf(fn: AnyFunction): string {
   try {
     const name: unknown = fn.name;

@@ -1,4 +1,4 @@
-// What "when" says of a response. It is code of the user, so it may throw, or return what it should not.
+// The answer of "when", which is the user's code: it may throw, or return something else than true or false.
 
 import { BackgroundTasksError } from '../errors.js';
 import { ignore, isAwaitable } from '../foreign-value.js';
@@ -10,7 +10,7 @@ export type Answer = { readonly isWanted: boolean } | { readonly error: unknown 
 
 export const wanted: Answer = { isWanted: true };
 
-/** Asks in the context of the task's `add`: this code runs wherever the task before it ended. */
+/** Asks in the context of the task's `add`, since this code runs in that of whatever came before. */
 export function ask(
   when: NonNullable<Condition>,
   outcome: ResponseOutcome | undefined,

@@ -1,4 +1,4 @@
-// One response's list, as its handlers see it: res.locals.backgroundTasks.
+// res.locals.backgroundTasks: the tasks of one response, as its handlers see them.
 
 import { types } from 'node:util';
 import type { Request, Response } from 'express';
@@ -20,16 +20,16 @@ import type { Settings } from './settings.js';
 /** The tasks that run after one response. */
 export interface BackgroundTasks {
   /**
-   * Runs a function with these arguments, in this process, after the response: in the order of the calls, one at a time.
-   * Lost if the process dies before.
+   * Runs a function with these arguments after the response, in this process. The tasks of a response run in the order of the
+   * calls, one at a time. A task is lost if the process dies first.
    *
-   * @throws BackgroundTasksError `ERR_INVALID_TASK` for what is no function, `ERR_TASKS_OVERLOADED` past `maxPending`,
+   * @throws BackgroundTasksError `ERR_INVALID_TASK` for anything but a function, `ERR_TASKS_OVERLOADED` beyond `maxPending`,
    * `ERR_TASKS_CLOSED` after `close()`.
    */
   add<A extends readonly unknown[], R = unknown>(task: TaskFunction<A, R>, ...args: A): TaskHandle<Awaited<R>>;
   /**
-   * Hands a task over to the engine, which runs it as soon as a worker is free, in any process, at least once. When the
-   * promise resolves, the task survives a crash. It waits neither for the response nor for tasks that were added.
+   * Stores a task on the engine. A worker runs it at least once, in any process, as soon as it is free. When the promise
+   * resolves, the task survives a crash. It waits neither for the response nor for tasks that were added.
    *
    * Rejects with BackgroundTasksError `ERR_NO_ENGINE`, `ERR_INVALID_TASK` for what `task()` did not make,
    * `ERR_TASK_NOT_SERIALIZABLE` for arguments that are not JSON, `ERR_INVALID_OPTION` for what the engine cannot do, and
@@ -53,13 +53,13 @@ export class ResponseTasks implements BackgroundTasks {
   readonly #runner: Runner;
   readonly #req: Request | undefined;
   readonly #res: Response | undefined;
-  /** Made at the first add: a response without tasks costs this object and its scope, and no listener. */
+  /** Made at the first add. A response without tasks costs this object and its scope, but no listener. */
   #list: TaskList | undefined = undefined;
 
-  /** Those of a response that has some, also where its `locals` were replaced. */
+  /** The tasks that were attached to a response, even if its `locals` have been replaced. */
   static of(res: Response & Owner): ResponseTasks | undefined {
     const tasks = res[ownTasks];
-    return tasks !== undefined && tasks.#res === res ? tasks : undefined; // Else they were copied from another response.
+    return tasks !== undefined && tasks.#res === res ? tasks : undefined; // Otherwise copied from another response.
   }
 
   static attach(settings: Settings, runner: Runner, req: Request, res: Response & Owner): ResponseTasks {
@@ -68,7 +68,7 @@ export class ResponseTasks implements BackgroundTasks {
     return tasks;
   }
 
-  /** Without a response, in the scope of one that is gone. */
+  /** For a response that is gone: its scope is still there. */
   static detached(settings: Settings, runner: Runner, scope: ResponseScope): ResponseTasks {
     return new ResponseTasks(settings, runner, scope);
   }
@@ -123,19 +123,19 @@ export class ResponseTasks implements BackgroundTasks {
     if (when === undefined) return;
     throw new BackgroundTasksError(
       'ERR_NO_RESPONSE_CONTEXT',
-      'after(): the response is over and gone, so that "when" has nothing to ask: add the task before the response ends, or give ' +
-        "it when: 'always'",
+      'after(): the response is gone, so "when" cannot be asked: add the task before the response ends, or give it ' +
+        "when: 'always'",
     );
   }
 }
 
-/** Holds the response weakly: it lives as long as whatever a handler leaves behind. */
+/** Holds the response weakly, since a scope lives as long as whatever a handler leaves behind. */
 class WeakScope implements ResponseScope, TaskAdder, TaskEnqueuer {
   readonly task = undefined;
   readonly #settings: Settings;
   readonly #runner: Runner;
   readonly #tasks: WeakRef<ResponseTasks>;
-  /** What is added once the response is gone, one at a time as well. */
+  /** Takes the tasks that are added after the response is gone. They run one at a time, too. */
   #late: ResponseTasks | undefined = undefined;
 
   constructor(settings: Settings, runner: Runner, tasks: ResponseTasks) {
@@ -169,14 +169,14 @@ class WeakScope implements ResponseScope, TaskAdder, TaskEnqueuer {
   }
 }
 
-/** Keeps a response's tasks as long as the response lives, whatever becomes of its `locals`. */
+/** Keeps a response's tasks as long as the response, whatever happens to its `locals`. */
 const ownTasks = Symbol('express-background-tasks');
 
 interface Owner {
   [ownTasks]?: ResponseTasks;
 }
 
-/** Of a response that is gone. Nobody asks it: a task with a condition is refused. */
+/** For a response that is gone. It is not used, since a task with a condition is refused. */
 const unknownOutcome: ResponseOutcome = { statusCode: 0, completed: false };
 
 const enqueueOptions = ['delay', 'priority', 'key'] as const;
@@ -185,7 +185,7 @@ function enqueueOptionOf(options: TaskOptions | undefined): string | undefined {
   return options && enqueueOptions.find((name) => options[name] !== undefined);
 }
 
-/** By the engine of the middleware, whose settings stand in for what the task does not say. */
+/** The settings of the middleware apply where the task has none of its own. */
 async function enqueueWith<A extends readonly unknown[]>(
   settings: Settings,
   task: Task<A> | RemoteTask<A>,
@@ -203,12 +203,12 @@ async function enqueueWith<A extends readonly unknown[]>(
 
 function invalidTask(task: unknown): BackgroundTasksError {
   if (types.isGeneratorFunction(task)) {
-    const message = 'add(): a task must be no generator function, whose body nobody would run';
+    const message = 'add(): a task must not be a generator function: nothing would run its body';
     return new BackgroundTasksError('ERR_INVALID_TASK', message);
   }
   const remote = definitionOf(task);
   if (remote !== undefined) {
-    const message = `add(): task "${remote.name}" has its handler in another program: it is for enqueue()`;
+    const message = `add(): the handler of task "${remote.name}" is in another program: use enqueue()`;
     return new BackgroundTasksError('ERR_INVALID_TASK', message);
   }
   const hint = types.isPromise(task) ? ': pass the function and its arguments, add(fn, ...args), not its call' : '';

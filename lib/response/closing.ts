@@ -1,4 +1,4 @@
-// close(): it waits for the end of the tasks until its timeout, and then gives up those that are left.
+// close(): waits until the tasks have ended, and gives up those that are left at its timeout.
 
 import { clearTimeout, monotonicTime, setTimeout } from '../clock.js';
 import type { Attempt } from '../task/attempt.js';
@@ -7,7 +7,7 @@ import type { LinkedSet } from './linked-set.js';
 import type { TaskList } from './list.js';
 import type { Caller, Waiters } from './waiters.js';
 
-/** What `close()` resolves with, counted from its call on. */
+/** What `close()` resolves with. It counts from the call on. */
 export interface CloseReport {
   succeeded: number;
   failed: number;
@@ -15,14 +15,14 @@ export interface CloseReport {
   abandoned: TaskInfo[];
 }
 
-/** What there is to close. */
+/** What is closed. */
 export interface Closable {
   isClosed: boolean;
   readonly stats: { readonly succeeded: number; readonly failed: number };
   readonly waiters: Waiters;
-  /** Lists with tasks that have not ended. */
+  /** The lists with tasks that have not ended. */
   readonly live: LinkedSet<TaskList>;
-  /** Takes one step after the other, by time slices, in which nothing else goes on. */
+  /** Takes the steps in time slices. No task begins before the last one. */
   giveUp(steps: Iterator<unknown>): void;
 }
 
@@ -30,20 +30,20 @@ export class Closing {
   readonly #closable: Closable;
   readonly #before: { readonly succeeded: number; readonly failed: number };
   readonly #abandoned: TaskInfo[] = [];
-  /** Calls in a task or in onError. They do not wait for that, so they have a promise of their own. */
+  /** The calls inside a task or onError. They do not wait for their caller, so they have a promise of their own. */
   readonly #inside = new Calls();
   readonly #outside = new Calls();
   #timer: NodeJS.Timeout | undefined = undefined;
   /** When the timer is due. */
   #due = Number.POSITIVE_INFINITY;
 
-  /** At the first call of close(). */
+  /** Made at the first call of close(). */
   constructor(closable: Closable) {
     this.#closable = closable;
     this.#before = closable.stats;
   }
 
-  /** Each call returns the same promise, and the shortest of the timeouts counts. */
+  /** Returns the same promise for each call. The shortest timeout counts. */
   call(timeout: number, caller: Caller | undefined): Promise<CloseReport> {
     const calls = caller === undefined ? this.#outside : this.#inside;
     if (calls.state === 'none') {
@@ -71,7 +71,7 @@ export class Closing {
     this.#due = Number.POSITIVE_INFINITY;
   }
 
-  /** Spares the tasks that called close(), unless somebody else waits for them. */
+  /** Spares the tasks that have called close(), unless a call from outside waits for them. */
   *#giveUp(reason: string): Generator<undefined, void, void> {
     const { live, waiters } = this.#closable;
     const isOutside = this.#outside.state === 'waiting';

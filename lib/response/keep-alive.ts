@@ -1,12 +1,12 @@
-// The waitUntil option: it keeps a serverless host up until the tasks of a response have ended.
+// The waitUntil option: keeps a serverless host up until the tasks of a response have ended.
 
 import { nextTurn } from '../clock.js';
 
-/** Of one response. */
+/** For one response. */
 export class KeepAlive {
   readonly #waitUntil: (promise: Promise<void>) => unknown;
   readonly #runner: { readonly isClosed: boolean };
-  /** Tasks and reports that are not over. */
+  /** How many tasks and reports have not ended. */
   #held = 0;
   /** Resolves the promise that the host waits for, while there is one. */
   #end: (() => void) | undefined = undefined;
@@ -16,7 +16,7 @@ export class KeepAlive {
     this.#runner = runner;
   }
 
-  /** A task was added. `failed` is told what `waitUntil` throws or rejects with, if it is called. */
+  /** Called when a task is added. `failed` gets what `waitUntil` throws or rejects with. */
   async begin(failed: (error: unknown) => void): Promise<void> {
     this.hold();
     if (this.#end !== undefined) return;
@@ -34,7 +34,7 @@ export class KeepAlive {
     this.#held++;
   }
 
-  /** After the last one the host is kept for a turn, unless nothing can be added any more: its end may be followed by an add. */
+  /** The end of the last task may be followed by an add, so it keeps the host for another turn, unless nothing can be added. */
   async release(): Promise<void> {
     this.#held--;
     if (this.#held > 0) return;

@@ -1,9 +1,9 @@
-// A set of objects that carry their own links. A Set leaves its old table behind when it makes a new one, and keeps alive what
-// stood there until the old generation is collected: with one task per request that was a quarter of the CPU time of a
-// request (bench/overhead). An object is in one set at a time.
+// A set of objects that hold their own links. An object is in one set at a time. When a Set grows or shrinks it leaves its old
+// table behind, which keeps its contents alive until the old generation is collected: with one task per request that took a
+// quarter of the CPU time of a request (bench/overhead).
 
 export interface Linkable<T> {
-  /** Set by the set that holds the object. */
+  /** Written by the set that holds the object. */
   newer: T | undefined;
   older: T | undefined;
   isLinked: boolean;
@@ -12,7 +12,7 @@ export interface Linkable<T> {
 export class LinkedSet<T extends Linkable<T>> {
   #newest: T | undefined = undefined;
 
-  /** An object that is there already stays where it is. */
+  /** An object that is already in the set keeps its place. */
   add(value: T): void {
     if (value.isLinked) return;
     value.isLinked = true;
@@ -32,7 +32,7 @@ export class LinkedSet<T extends Linkable<T>> {
     value.older = undefined;
   }
 
-  /** In the order in which they came. */
+  /** In the order in which they were added. */
   toArray(): T[] {
     const values: T[] = [];
     for (let value = this.#newest; value !== undefined; value = value.older) values.push(value);

@@ -1,5 +1,5 @@
-// What happens to one response's tasks: their order, their attempts and retries, and how each of them ends. Which response's
-// tasks go on when is the runner's part.
+// What happens to the tasks of one response: their order, their attempts and retries, and how each of them ends. The runner
+// decides when a list goes on.
 
 import type { Request, Response } from 'express';
 import { clearTimeout, setTimeout } from '../clock.js';
@@ -31,41 +31,41 @@ export interface ListRunner {
   readonly reports: Reports;
   /** True once no task is admitted any more. */
   readonly isClosed: boolean;
-  /** A task is pending. */
+  /** A task was added and is pending. */
   added(list: TaskList): void;
-  /** A pending task is running. */
+  /** A pending task has begun. */
   began(): void;
-  /** A task that was pending or running is over. */
+  /** A task that was pending or running has ended. */
   ended(was: 'pending' | 'running', status: TaskOutcome['status']): void;
-  /** Calls `begin()` when a slot is free, and then `advance()`. */
+  /** Calls `begin()` when there is a free slot, and then `advance()`. */
   enter(list: TaskList): void;
   /** Calls `advance()` when it is the list's turn. */
   queue(list: TaskList): void;
   /** True while lists wait for a slot. */
   readonly hasWaiting: boolean;
-  /** Lets the list wait for a slot behind those that do, and gives its own to the first of them. */
+  /** Gives the slot of a list to the first list that waits for one, and puts the list behind those that wait. */
   giveWay(list: TaskList): void;
-  /** Gives the slot of a list that has ended to another one. */
+  /** Gives up the slot of a list that has ended. */
   leave(list: TaskList): void;
   /** True once the event loop should get its turn. */
   isSliceOver(): boolean;
 }
 
-/** What a list is doing. In `ready`, `retrying` and `stopping` it waits for the runner to call `advance()`. */
+/** What a list is doing. In the states `ready`, `retrying` and `stopping` it waits for the runner to call `advance()`. */
 type State =
-  /** The response is not over, and tasks gather. */
+  /** The response is not over. */
   | { readonly is: 'open' }
-  /** Waits for a slot. */
+  /** The list waits for a slot. */
   | { readonly is: 'queued' }
-  /** Its next task may begin. */
+  /** The next task may begin. */
   | { readonly is: 'ready' }
   /** An attempt is under way. */
   | Run
-  /** An attempt has failed, and another one follows after a while. */
+  /** An attempt has failed, and the next one waits for its delay. */
   | BackingOff
-  /** That while is over, or the task was cancelled in it. */
+  /** The delay is over, or the task was cancelled meanwhile. */
   | { readonly is: 'retrying'; readonly run: Run }
-  /** A task has failed, and `stopOnError` skips those behind it, before the report: onError may add others. */
+  /** A task has failed, and `stopOnError` skips those behind it. The report comes afterwards, since onError may add others. */
   | { readonly is: 'stopping'; readonly failure: Failure }
   /** No task is left. The next `add()` starts the list again. */
   | { readonly is: 'ended' };
@@ -89,10 +89,10 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
   readonly #runner: ListRunner;
   #state: State;
   readonly #tasks = new Queue<AddedTask>();
-  /** The first task that was added while other lists waited for the slot that this one has: they come before it. */
+  /** The first task that was added while other lists waited for this one's slot. They run before it. */
   #behindOthers: AddedTask | undefined = undefined;
   #outcome: ResponseOutcome | undefined;
-  /** What `when` of the middleware said, once it was asked. */
+  /** What `when` of the middleware said. Undefined until it is asked. */
   #answer: Answer | undefined = undefined;
   readonly keepAlive: KeepAlive | undefined;
   /** How many of its tasks are pending or running. */
@@ -131,19 +131,19 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
     this.#start();
   }
 
-  /** The list has a slot. */
+  /** Called when the list has a slot. */
   begin(): void {
     this.#state = ready;
   }
 
-  /** Goes on until something has to be awaited, the time slice is over, or no task is left. */
+  /** Runs tasks until one has to be awaited, the time slice is over, or none is left. */
   advance(): void {
     do this.#step();
     while (this.#canStep && !this.#runner.isSliceOver());
     if (this.#canStep) this.#runner.queue(this);
   }
 
-  /** An attempt that was awaited is over. Within the time slice the list goes on at once. */
+  /** Called when an awaited attempt has ended. Within the time slice the list goes on at once. */
   resume(run: Run): void {
     this.#attemptOver(run);
     if (!this.#canStep) return;
@@ -151,7 +151,7 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
     else this.advance();
   }
 
-  /** A running attempt finishes, with its signal aborted. A backoff ends at once. For a task that is not over. */
+  /** For a task that has not ended. A running attempt finishes with its signal aborted. A backoff ends at once. */
   cancel(task: AddedTask): void {
     const state = this.#state;
     const run = runOf(state);
@@ -167,14 +167,14 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
     return this.#state.is === 'running' && this.#state.attempt === attempt;
   }
 
-  /** Gives up its tasks, one whenever the next one is asked for. */
+  /** Gives up the tasks of the list, one at each step. */
   *abandon(reason: string, isSpared: (attempt: Attempt) => boolean): Generator<TaskInfo | undefined, void, void> {
     for (; this.#state.is === 'stopping'; yield) this.#step();
     if (this.#state.is === 'backing off') this.#retry(this.#state.run, this.#state.timer);
     const run = runOf(this.#state);
     if (run !== undefined && !isSpared(run.attempt)) {
       const info = this.#abandonRun(run, reason);
-      if (this.#state === run) this.#runner.queue(this); // No attempt will resume it any more.
+      if (this.#state === run) this.#runner.queue(this); // No attempt will resume the list.
       this.#state = ready;
       yield info;
     }
@@ -214,13 +214,13 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
 
   #takeTask(task: AddedTask | undefined): void {
     if (task === undefined) this.#end();
-    else if (task.status === 'pending') this.#begin(task); // Else it was cancelled.
+    else if (task.status === 'pending') this.#begin(task); // Otherwise it was cancelled.
   }
 
   #begin(task: AddedTask): void {
     const settings = settingsOf(task, this.#runner.settings);
     const answer = settings.when === undefined ? wanted : this.#ask(task, settings.when);
-    if (task.status !== 'pending') return; // "when" has cancelled it.
+    if (task.status !== 'pending') return; // "when" has cancelled the task.
     if ('error' in answer) {
       this.#fail(task, 0, answer.error);
     } else if (answer.isWanted) {
@@ -232,7 +232,7 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
     }
   }
 
-  /** The middleware's `when` is asked once per response, a task's own once per task. */
+  /** The `when` of the middleware is asked once per response, that of a task once per task. */
   #ask(task: AddedTask, when: NonNullable<Condition>): Answer {
     if (when !== this.#runner.settings.when) return ask(when, this.#outcome, task.call, this.scope);
     this.#answer ??= ask(when, this.#outcome, task.call, this.scope);
@@ -291,7 +291,7 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
     }
   }
 
-  /** With the last of them the failure is reported, so that whoever knows how all of them ended finds the report made. */
+  /** Reports the failure with the last skipped task: whoever knows how all tasks ended can rely on the report. */
   #skip(task: AddedTask | undefined, failure: Failure): void {
     if (task?.status === 'pending') this.#settle(task, 'skipped');
     if (!this.#tasks.isEmpty) return;
@@ -313,7 +313,7 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
     return info;
   }
 
-  /** The only way in which a task ends. Returns its call, in whose context a failure is reported. */
+  /** Every task ends here. Returns its call, in whose context a failure is reported. */
   #settle(task: AddedTask, status: TaskOutcome['status'], result?: unknown): Call {
     const was = task.status === 'running' ? 'running' : 'pending';
     this.unfinished--;

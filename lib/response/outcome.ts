@@ -1,4 +1,4 @@
-// Tells when a response is over and what became of it. What happens to its connection afterwards does not matter.
+// Tells when a response is over and whether it was completed. What happens to its connection afterwards does not matter.
 
 import { AsyncResource } from 'node:async_hooks';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import onFinished from 'on-finished';
 import type { ResponseOutcome } from '../task/when.js';
 
-/** The outcome of a response that is over by now, else undefined. */
+/** The outcome of a response that is over. Otherwise undefined. */
 export function outcomeOf(req: IncomingMessage, res: ServerResponse): ResponseOutcome | undefined {
   switch (transportOf(req, res)) {
     case 'memory':
@@ -22,8 +22,7 @@ export function outcomeOf(req: IncomingMessage, res: ServerResponse): ResponseOu
 }
 
 /**
- * Calls back once, when the response was handed over whole to its socket or its connection is gone.
- * For a response that is not over yet.
+ * For a response that is not over. Calls back once, when the whole response was handed to its socket or its connection is gone.
  */
 export function whenOver(
   req: IncomingMessage,
@@ -41,8 +40,8 @@ export function whenOver(
   if (transport === 'memory') watchMemory(res, over);
   else if (transport === 'http1') watchHandover(req, res, over);
   if (onFinished.isFinished(res)) {
-    // on-finished takes end() for the end, and a client that has closed its side: megabytes may still wait for a slow reader.
-    const here = AsyncResource.bind(over); // These may come in the context of the response before it on the connection.
+    // on-finished takes a call of end(), or a client that has closed its side, for the end. Megabytes may still wait to be sent.
+    const here = AsyncResource.bind(over); // The events may come in the context of the previous response on the connection.
     res.once('finish', here);
     res.once('close', here);
   } else {
@@ -50,7 +49,7 @@ export function whenOver(
   }
 }
 
-/** Of a response that is over. */
+/** For a response that is over. */
 function isComplete(transport: Transport, req: IncomingMessage, res: ServerResponse & Judged): boolean {
   switch (transport) {
     case 'memory':
@@ -65,8 +64,9 @@ function isComplete(transport: Transport, req: IncomingMessage, res: ServerRespo
 }
 
 /**
- * How a response travels. `memory`: test tools and adapters for serverless hosts have no connection for it. `none`: where a
- * connection becomes a WebSocket, engine.io gives to middleware what has neither a status nor an end. Its tasks run at once.
+ * How a response is sent. `memory`: it has no connection, as with test tools and adapters for serverless hosts. `none`: it is not
+ * sent. When a connection becomes a WebSocket, engine.io passes to middleware an object without status and end. Its tasks run at
+ * once.
  */
 type Transport = 'http1' | 'http2' | 'memory' | 'none';
 
@@ -80,7 +80,7 @@ function isStream(socket: Partial<Socket> | null | undefined): boolean {
   return typeof socket?.writableLength === 'number';
 }
 
-/** Node ends a stream that the client has cancelled, and the handler may answer it all the same. */
+/** Node ends a stream that the client has cancelled, but the handler may still write to it. */
 function isWholeOverHttp2(req: IncomingMessage, res: ServerResponse): boolean {
   return res.writableEnded && res.writableFinished && !req.aborted;
 }
@@ -94,14 +94,14 @@ function describe(req: IncomingMessage, { statusCode = 101 }: ServerResponse, co
   return completed || !socket?.errored ? { statusCode, completed } : { statusCode, completed, error: socket.errored };
 }
 
-/** Whether the response was handed over whole to its socket, once that is known. */
+/** Whether the whole response was handed to its socket, once that is known. */
 const handedOver = Symbol('handedOver');
 
 interface Judged {
   [handedOver]?: boolean;
 }
 
-/** Some emit 'finish' within end(), before they say that they have ended, others only 'close' when they are destroyed. */
+/** Some emit 'finish' within end(), before `writableEnded` is true. Others emit only 'close', when they are destroyed. */
 function watchMemory(res: ServerResponse, over: () => void): void {
   res.prependListener('finish', judgeMemory);
   res.once('close', over);
@@ -112,8 +112,8 @@ function judgeMemory(this: ServerResponse & Judged): void {
 }
 
 /**
- * Over HTTP/1 a connection that is closed behind the answer (server.close(), closeAllConnections(), http-shutdown) looks
- * like one that was closed within it. Only the order tells, so this listener comes before those that close it.
+ * Over HTTP/1 a connection that was closed after the response (by server.close(), closeAllConnections(), http-shutdown) looks
+ * like one that broke during the response. Only the order of events tells them apart, so this listener comes first.
  */
 function watchHandover(req: IncomingMessage, res: ServerResponse, over: () => void): void {
   if (res.socket === null) whenClosedInQueue(req.socket, res, over);
@@ -121,18 +121,18 @@ function watchHandover(req: IncomingMessage, res: ServerResponse, over: () => vo
   else res.on('prefinish', judgeEnd);
 }
 
-/** Within end(): the operating system has a small answer by now, whatever becomes of the connection. */
+/** Within end(): the operating system already has a small response, whatever happens to the connection. */
 function judgeEnd(this: ServerResponse & Judged): void {
   this.off('prefinish', judgeEnd);
   if (this.socket?.writableLength === 0) this[handedOver] = isIntact(this.socket);
-  else this.prependOnceListener('finish', judgeFinish); // It is large, or encrypted.
+  else this.prependOnceListener('finish', judgeFinish); // The response is large, or encrypted.
 }
 
 function judgeFinish(this: ServerResponse & Judged): void {
   this[handedOver] = this.socket !== null && !this.socket.errored && (!this.socket.destroyed || finishMeansWhole);
 }
 
-/** Before Node 24 a response that was cut off emits 'finish' too: writes that failed are called back like others. */
+/** Before Node 24 a response that was cut off emits 'finish', too: failed writes call back like others. */
 const finishMeansWhole = Number.parseInt(process.versions.node, 10) >= 24;
 
 function isIntact(socket: Socket): boolean {
@@ -142,8 +142,8 @@ function isIntact(socket: Socket): boolean {
 const queued = new WeakMap<Socket, Set<() => void>>();
 
 /**
- * Node tells a response nothing when its connection closes while it waits behind another one (HTTP pipelining).
- * One listener a socket, however many responses wait: a listener each would trip the warning about leaks at ten.
+ * A response that waits behind another one (HTTP pipelining) gets no event when the connection closes. There is one listener per
+ * socket, however many responses wait: Node warns of a leak when there are more than ten.
  */
 function whenClosedInQueue(socket: Socket, res: ServerResponse, over: () => void): void {
   const waiting = queued.get(socket) ?? new Set();

@@ -1,8 +1,8 @@
-// A first-in-first-out queue of objects that carry their own link: no array to grow or to compact, so 1,000,000 tasks cost
-// the same per task as 10. An object is in one queue at a time.
+// A first-in-first-out queue of objects that hold their own link. An object is in one queue at a time. There is no array to grow
+// or to compact, so each of 1,000,000 tasks costs as much as each of 10.
 
 export interface Queueable<T> {
-  /** Set by the queue that holds the object. */
+  /** Written by the queue that holds the object. */
   next: T | undefined;
 }
 
@@ -29,7 +29,7 @@ export class Queue<T extends Queueable<T>> {
     if (value === undefined) return undefined;
     this.#head = value.next;
     if (this.#head === undefined) this.#tail = undefined;
-    // Whoever keeps this one must not keep all that followed it.
+    // Keeping this object must not keep those behind it.
     value.next = undefined;
     return value;
   }

@@ -1,4 +1,4 @@
-// Tells onError or the logger how tasks failed, and counts the reports on which they still work.
+// Reports failed tasks to onError or the logger, and counts the reports that they have not finished with.
 
 import type { Request, Response } from 'express';
 import type { Surroundings } from '../task/attempt.js';
@@ -15,7 +15,7 @@ export interface Failure {
   readonly call: Call;
 }
 
-/** Whose task it was. */
+/** The list of a failed task. */
 export interface FailedList {
   /** Absent where the response is gone. */
   readonly req: Request | undefined;
@@ -24,9 +24,9 @@ export interface FailedList {
   readonly keepAlive: KeepAlive | undefined;
 }
 
-/** Of all responses. */
+/** The reports of all responses. */
 export class Reports {
-  /** How many onError or the logger works on, or will. */
+  /** How many reports are under way or about to be made. */
   open = 0;
   readonly #reporter: Reporter;
   readonly #onEnd: () => void;
@@ -36,7 +36,7 @@ export class Reports {
     this.#onEnd = onEnd;
   }
 
-  /** In the context of the task's add(), so that a logger finds what AsyncLocalStorage held there. */
+  /** Reports in the context of the task's add(), so that a logger finds the AsyncLocalStorage stores of its request. */
   report(list: FailedList, { task, error, call }: Failure): void {
     const { req, res } = list;
     const context = { task, ...(req && { req }), ...(res && { res }) };
@@ -45,14 +45,14 @@ export class Reports {
     void this.#follow(list, pending, here);
   }
 
-  /** For what is no task's failure. */
+  /** For an error that is not a task's failure. */
   log(list: FailedList, error: unknown, task: TaskInfo, message: string): void {
     const here = new ReportScope(this, list.scope);
     const pending = scope.run(here, () => this.#reporter.log(error, task, message));
     void this.#follow(list, pending, here);
   }
 
-  /** A report is to follow. */
+  /** Announces a report. */
   begin({ keepAlive }: FailedList): void {
     this.open++;
     keepAlive?.hold();
@@ -76,7 +76,7 @@ export class Reports {
   }
 }
 
-/** Where onError, or the logger, runs. */
+/** The scope in which onError or the logger runs. */
 export class ReportScope implements Scope {
   readonly task = undefined;
   readonly response: TaskAdder | undefined;

@@ -1,4 +1,4 @@
-// One task from its first attempt to its end, and what follows from the end of an attempt.
+// One task, from its first attempt to its end.
 
 import { Attempt, type AttemptOwner, type Surroundings } from '../task/attempt.js';
 import type { TaskSettings } from '../task/options.js';
@@ -8,15 +8,15 @@ import type { AddedTask } from './added-task.js';
 /** The list that the task is on. */
 export interface RunOwner {
   readonly scope: Surroundings;
-  /** An attempt that was awaited is over. */
+  /** Called when an awaited attempt has ended. */
   resume(run: Run): void;
 }
 
 export class Run implements AttemptOwner {
   readonly is = 'running';
-  /** The one under way or, in the backoff, the last one. */
+  /** The running attempt or, during the backoff, the last one. */
   attempt: Attempt;
-  /** What that one failed with. It has not been reported, so it becomes the cause if the task is abandoned. */
+  /** What the last attempt failed with. It has not been reported, so it becomes the cause if the task is abandoned. */
   failure: { readonly cause: unknown } | undefined = undefined;
   isCancelled = false;
 
@@ -48,7 +48,7 @@ export class Run implements AttemptOwner {
     this.owner.resume(this);
   }
 
-  /** What follows from the end of the attempt: the end of the task, or another attempt after a while. */
+  /** Returns how the task ends after this attempt, or the backoff if another attempt follows. */
   decide(): 'succeeded' | 'cancelled' | 'failed' | Backoff {
     const { attempt, state } = this.attempt;
     const { backoff } = this.settings;

@@ -1,4 +1,4 @@
-// Who goes when: slots, time slices, and the waiting of idle() and close(). What happens to one response's tasks is the list's part.
+// Decides which response's list goes on when: slots, time slices, idle() and close(). A list decides what happens to its tasks.
 
 import { AsyncResource } from 'node:async_hooks';
 import { setImmediate } from '../clock.js';
@@ -15,7 +15,7 @@ import { ReportScope, Reports } from './reports.js';
 import type { Settings } from './settings.js';
 import { type Caller, Waiters } from './waiters.js';
 
-/** Counts of tasks: the first two of this moment, the others since the start. */
+/** How many tasks are pending and running at this moment, and how many have ended in which way since the start. */
 export interface Stats {
   pending: number;
   running: number;
@@ -30,25 +30,25 @@ export class Runner implements ListRunner, Closable {
   readonly settings: Settings;
   readonly reports: Reports;
   readonly waiters = new Waiters(this);
-  /** Lists with tasks that have not ended: what close() gives up at its timeout. */
+  /** The lists with tasks that have not ended. close() gives them up at its timeout. */
   readonly live = new LinkedSet<TaskList>();
-  /** Lists that go on as soon as the time slice allows. */
+  /** The lists that go on as soon as the time slice allows. */
   readonly #ready = new Queue<TaskList>();
-  /** Lists that wait for one of the `concurrency` slots. */
+  /** The lists that wait for one of the `concurrency` slots. */
   readonly #waiting = new Queue<TaskList>();
   readonly #stats: Stats = { pending: 0, running: 0, succeeded: 0, failed: 0, skipped: 0, cancelled: 0, abandoned: 0 };
   #freeSlots: number;
   /** True from the moment at which a list is ready until none is. */
   #isPumping = false;
   /**
-   * A turn of the event loop belongs to whoever asked for it: to the response whose list was the first to be ready. The lists of
-   * others run in here, or its AsyncLocalStorage stores would live as long as their tasks.
+   * A turn of the event loop runs in the context of the response whose list was ready first. The lists of other responses run in
+   * this one: otherwise the AsyncLocalStorage stores of the first response would live as long as their tasks.
    */
   readonly #neutral = new AsyncResource('BackgroundTasks');
   readonly #slice = new TimeSlice();
   isClosed = false;
   #closing: Closing | undefined = undefined;
-  /** From the timeout of close() on, until all that was left is given up. */
+  /** Set from the timeout of close() until all tasks that were left are given up. */
   #givingUp: Iterator<unknown> | undefined = undefined;
 
   constructor(settings: Settings) {
@@ -65,16 +65,16 @@ export class Runner implements ListRunner, Closable {
     return this.#stats.pending + this.#stats.running;
   }
 
-  /** Throws where no task can be accepted. */
+  /** Throws if no task can be accepted. */
   admit(): void {
     if (this.isClosed) {
-      throw new BackgroundTasksError('ERR_TASKS_CLOSED', 'add(): the background tasks are closed, after close()');
+      throw new BackgroundTasksError('ERR_TASKS_CLOSED', 'add(): no more tasks are accepted after close()');
     }
     const { maxPending } = this.settings;
     if (this.unfinished >= maxPending) {
       throw new BackgroundTasksError(
         'ERR_TASKS_OVERLOADED',
-        `add(): ${maxPending} tasks have not ended yet (maxPending)`,
+        `add(): ${maxPending} tasks (maxPending) have not ended yet`,
       );
     }
   }
@@ -151,7 +151,7 @@ export class Runner implements ListRunner, Closable {
     return this.#closing.call(timeout, this.#caller());
   }
 
-  /** The task or the report of this runner that the calling code belongs to. */
+  /** The task or report of this runner in which the calling code runs. */
   #caller(): Caller | undefined {
     const caller = this.#findCaller(scope.getStore());
     if (caller !== undefined) this.waiters.addCaller(caller);

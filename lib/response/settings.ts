@@ -1,4 +1,4 @@
-// What the options of the middleware come to, for the code that runs a response's tasks.
+// The options of the middleware, parsed, for the code that runs the tasks.
 
 import type { TaskEngine } from '../engine/engine.js';
 import type { TaskSettings } from '../task/options.js';

@@ -1,18 +1,18 @@
-// Who waits for the end of the tasks. A call of idle() or close() waits for all of them. A call in a task or in onError waits
-// for the others, since what waits for itself waits for ever; so it waits for nothing else that waits so, either.
+// The calls of idle() and close() that wait for the end of the tasks. A call from outside waits for all of them. A call inside a
+// task or onError must not wait for its caller, nor for another caller that waits in the same way: that would last for ever.
 
 import { setImmediate } from '../clock.js';
 import type { Attempt } from '../task/attempt.js';
 import type { TaskList } from './list.js';
 import type { ReportScope } from './reports.js';
 
-/** The task or the report that a call was made in. */
+/** The task or the report in which a call was made. */
 export type Caller = { readonly attempt: Attempt; readonly list: TaskList } | { readonly report: ReportScope };
 
-/** `all` tasks and reports; the `others`, without the callers; those that are `free` of them, without what is behind them, either. */
+/** `all` tasks and reports; `others`: all but the callers; `free`: neither the callers nor the tasks that are held up by them. */
 type Awaited = 'all' | 'others' | 'free';
 
-/** What is waited for. */
+/** The work that is waited for. */
 interface Work {
   /** How many tasks are pending or running. */
   readonly unfinished: number;
@@ -51,8 +51,8 @@ export class Waiters {
   }
 
   /**
-   * Called when a task or a report is over. Looks in the next turn, so that what follows in the turn of a task's end is waited
-   * for, such as an `add` behind `finished`.
+   * Called when a task or a report has ended. The check is made in the next turn of the event loop, so that it includes what
+   * follows within this turn, such as an `add` after `await handle.finished`.
    */
   check(): void {
     if (this.#waiters.length === 0 || this.#isCheckScheduled) return;

@@ -1,4 +1,4 @@
-// Runs a task once: its context, its signal, its time limit. What becomes of a failed attempt is the runner's decision.
+// Runs a task once, with its context, its signal and its time limit. What follows from a failed attempt is decided elsewhere.
 
 import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout } from '../clock.js';
@@ -18,14 +18,14 @@ export interface Attemptable {
 /** Where the task was added, or the worker that runs it. */
 export type Surroundings = Omit<Scope, 'task'>;
 
-/** Who is told that an attempt which had to be awaited is over. */
+/** Told when an attempt that had to be awaited has ended. */
 export interface AttemptOwner {
   attemptOver(attempt: Attempt): void;
 }
 
 /**
- * The scope that a task runs in, so that whatever the task leaves behind keeps its attempt alive. Once it is over, an attempt
- * holds neither the task, its arguments and its result nor the owner.
+ * An attempt is also the scope that its task runs in, so whatever the task leaves behind keeps the attempt alive. After its end
+ * an attempt therefore holds neither the task, its arguments and its result, nor the owner.
  */
 export class Attempt implements TaskContext, Scope {
   /** Counts from 1. */
@@ -66,7 +66,7 @@ export class Attempt implements TaskContext, Scope {
     return { id: this.id, name: this.name, attempt: this.attempt };
   }
 
-  /** Few tasks look at their signal, so its controller is made for those that do. */
+  /** Few tasks look at their signal, so its controller is made on demand. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new SignalController();
@@ -113,7 +113,7 @@ export class Attempt implements TaskContext, Scope {
   }
 
   abort(reason: Error): void {
-    writeStack(reason); // It stays with the signal, and the response of the caller must not.
+    writeStack(reason); // The reason stays with the signal, and its unread stack would keep the caller's response alive.
     this.#abortReason ??= reason;
     this.#controller?.abort(this.#abortReason);
   }
@@ -126,8 +126,8 @@ export class Attempt implements TaskContext, Scope {
   }
 
   /**
-   * Awaits without a look at the value first: `await` deals with whatever poses as a promise. One that never settles may be
-   * kept by somebody, so this call holds nothing but the attempt.
+   * Awaits the value without looking at it: `await` copes with anything that poses as a promise. Somebody may keep a promise that
+   * never settles, so this call holds nothing but the attempt.
    */
   async #follow(pending: object): Promise<void> {
     let state: 'succeeded' | 'failed' = 'succeeded';
@@ -142,7 +142,7 @@ export class Attempt implements TaskContext, Scope {
     this.#end(state, result)?.attemptOver(this);
   }
 
-  /** Returns the owner, which is forgotten. */
+  /** Returns the owner and forgets it. */
   #end(state: 'succeeded' | 'failed' | 'dropped', result: unknown): AttemptOwner | undefined {
     const owner = this.#owner;
     this.#owner = undefined;
@@ -153,7 +153,7 @@ export class Attempt implements TaskContext, Scope {
       this.#timer = undefined;
     }
     this.#trace?.settle(state !== 'succeeded', result);
-    this.#trace = undefined; // Dropped during the backoff, the attempt ends a second time.
+    this.#trace = undefined; // An attempt that is dropped during the backoff ends a second time.
     return owner;
   }
 }

@@ -5,7 +5,7 @@ import { canEnter, type Scope, scope } from './scope.js';
 import type { AttemptTrace } from './tracing.js';
 import type { AnyFunction } from './types.js';
 
-/** A function with its arguments, and the AsyncLocalStorage stores of the place where this was made, among them the response. */
+/** A function with its arguments, and the AsyncLocalStorage stores of the code that made this. One of them is the response. */
 export class Call extends AsyncResource {
   constructor(
     readonly fn: AnyFunction,

@@ -7,7 +7,7 @@ import type { RemoteTask, Task } from './task.js';
 import type { TaskFunction, TaskHandle } from './types.js';
 
 /**
- * Adds a task to the response being handled, from anywhere in the call tree of its request, also from inside a task.
+ * Adds a task to the response being handled, from anywhere in the call tree of its request, and from inside a task.
  *
  * @throws BackgroundTasksError `ERR_NO_RESPONSE_CONTEXT` where no response is being handled, and what `add` throws.
  */
@@ -26,7 +26,7 @@ export function after<A extends readonly unknown[], R = unknown>(
   return response.add(task, ...args);
 }
 
-/** The task that the calling code belongs to, through every `await` of it; undefined outside of tasks. */
+/** The task that the calling code belongs to, also after an `await`. Undefined outside of tasks. */
 export function currentTask(): TaskContext | undefined {
   return scope.getStore()?.task;
 }
@@ -35,8 +35,8 @@ export function currentTask(): TaskContext | undefined {
  * Hands a task over to the engine of the response being handled, or of the worker whose task is running, as
  * `res.locals.backgroundTasks.enqueue` and `engine.enqueue` do.
  *
- * Rejects with BackgroundTasksError `ERR_NO_RESPONSE_CONTEXT` elsewhere, where `engine.enqueue()` is to be called, and with what
- * these reject with.
+ * Rejects with BackgroundTasksError `ERR_NO_RESPONSE_CONTEXT` anywhere else: call `engine.enqueue()` there. Otherwise it rejects
+ * as those do.
  */
 export async function enqueue<A extends readonly unknown[]>(
   task: Task<A> | RemoteTask<A>,

@@ -4,26 +4,26 @@ import { type Checks, checkOptions, copyOptions, isText, isTimeout } from '../op
 import { type Backoff, isRetries, type RetryOptions, readRetries, retryChecks } from './retry.js';
 import { type Condition, isWhen, type RunWhen, readWhen } from './when.js';
 
-/** Options of one task; they stand over those of the middleware. */
+/** Options of one task. They take precedence over those of the middleware. */
 export interface TaskOptions {
   /** Time limit of one attempt, in ms. Infinity for none. */
   timeout?: number | undefined;
-  /** How many times a failed attempt is followed by another one, or how. */
+  /** How many times a failed task is tried again, or how. */
   retries?: number | RetryOptions | undefined;
-  /** Which responses the task runs after. For `add` only: `enqueue` refuses a task that has it. */
+  /** Which responses the task runs after. For `add` only: `enqueue` refuses a task with this option. */
   when?: RunWhen | undefined;
-  /** ms before the task may run. Like the next two for `enqueue` only: `add` refuses a task that has it. */
+  /** How long the task has to wait, in ms. Like the options below for `enqueue` only: `add` refuses a task with one of them. */
   delay?: number | undefined;
-  /** A whole number: of tasks that may run, those with a higher one run first. Default 0. */
+  /** A whole number. Of the tasks that may run, those with the highest priority run first. Default 0. */
   priority?: number | undefined;
   /** While a task with this key is queued or runs, `enqueue` resolves with its id and stores nothing. */
   key?: string | undefined;
 }
 
 export interface TaskSettings {
-  /** Infinity: none. */
+  /** Infinity for none. */
   readonly timeout: number;
-  /** Undefined: one attempt only. */
+  /** Undefined if there is only one attempt. */
   readonly backoff: Backoff | undefined;
   readonly when: Condition;
 }
@@ -32,14 +32,14 @@ export function checkTaskOptions(options: TaskOptions, of = 'task()'): void {
   checkOptions(of, options, taskOptionChecks);
 }
 
-/** Copies the options, since the caller may change them after the check. By name, as they are checked: they may be inherited. */
+/** Copies the options, since the caller may change them after the check. They are copied by name, since they may be inherited. */
 export function copyTaskOptions(options: TaskOptions): TaskOptions {
   const copy: TaskOptions = copyOptions(options, taskOptionChecks);
   if (typeof copy.retries === 'object') copy.retries = copyOptions(copy.retries, retryChecks);
   return copy;
 }
 
-/** What a task's own options say, over the settings of the middleware. The options have passed {@link checkTaskOptions}. */
+/** The task's own options over the settings of the middleware. The options have passed {@link checkTaskOptions}. */
 export function readTaskOptions({ timeout, retries, when }: TaskOptions, defaults = noTaskSettings): TaskSettings {
   return {
     timeout: timeout ?? defaults.timeout,

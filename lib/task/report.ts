@@ -1,11 +1,11 @@
-// Where the error of a task goes: to onError, else to the logger, else to console. Nothing here throws or rejects.
+// Where the error of a task goes: to onError, otherwise to the logger, otherwise to console. Nothing here throws or rejects.
 
 import type { Request, Response } from 'express';
 import { inspectShort, isAwaitable, isError, isObject } from '../foreign-value.js';
 import type { Check } from '../options.js';
 import type { TaskInfo } from './types.js';
 
-/** What pino, bunyan and Fastify's logger have. The context holds the error as `err`, the task, and the request's method and path. */
+/** As pino, bunyan and Fastify have it. The context holds the error as `err`, the task, and the request's method and path. */
 export interface Logger {
   error(context: object, message: string): void;
 }
@@ -18,7 +18,7 @@ export interface ErrorContext {
   res?: Response;
 }
 
-/** Replaces the default, which logs. What it throws or rejects with is logged, beside the error it was called with. */
+/** Replaces the default, which logs. If it throws or rejects, both errors are logged. */
 export type OnError = (error: unknown, context: ErrorContext) => void | Promise<void>;
 
 export class Reporter {
@@ -35,7 +35,7 @@ export class Reporter {
     return this.#onError !== undefined;
   }
 
-  /** Reports one failure. A promise, which never rejects, is returned while the hook or the logger still works on it. */
+  /** Reports one failure. Returns a promise, which never rejects, if the hook or the logger has not finished with it. */
   report(error: unknown, context: ErrorContext): Promise<void> | undefined {
     if (this.#onError === undefined) return this.#logFailure(error, context);
     try {
@@ -46,7 +46,7 @@ export class Reporter {
     }
   }
 
-  /** Logs what is no task's failure but would be lost otherwise. */
+  /** Logs an error that is not a task's failure but would be lost otherwise. */
   log(err: unknown, task: TaskInfo | undefined, message: string): Promise<void> | undefined {
     return this.#log(task === undefined ? { err } : { err, task }, message);
   }
@@ -125,21 +125,21 @@ function printUnprintable(message: string): void {
   try {
     print(message, 'a value that throws when it is looked at');
   } catch {
-    // console.error itself is broken: there is no place left to tell anybody.
+    // console.error itself is broken: there is nowhere left to report to.
   }
 }
 
-/** The message is no format: a path like /caf%c3%a9 in it would swallow the error. With an argument behind it %% prints %. */
+/** The message is not a format string: a path like /caf%c3%a9 would swallow the error. %% prints % if an argument follows. */
 function print(message: string, error: unknown): void {
   console.error(message.replaceAll('%', '%%'), error);
 }
 
-/** A logger writes a thrown `undefined` as nothing at all, so the message says what was thrown if it is no Error. */
+/** Loggers write nothing for a thrown `undefined`, so the message says what was thrown unless it is an Error. */
 function thrown(error: unknown): string {
   return isError(error) ? '' : `: it threw ${inspectShort(error)}`;
 }
 
-/** Without the query string, in which secrets travel. Outside of Express there is no `originalUrl`. */
+/** Without the query string, which may hold secrets. Outside of Express there is no `originalUrl`. */
 function describeRequest(req: Pick<Request, 'method' | 'url'> & Partial<Request>): string {
   return `${req.method} ${req.originalUrl ?? req.url}`.replace(/\?.*/s, '');
 }

@@ -1,4 +1,4 @@
-// The retries option, and the backoff between the attempts of one task: how long to wait, nothing about who waits.
+// The retries option, and how long to wait between the attempts of one task.
 
 import { type Check, type Checks, checkOptions, isBoolean, isCount, isDelay, longestDelay } from '../options.js';
 
@@ -8,13 +8,13 @@ export interface RetryOptions {
   limit: number;
   /** Delay before the first retry, in ms. Default 1000. */
   minDelay?: number | undefined;
-  /** The delay grows no further than this, in ms. Default 30000, or `minDelay` where that is more. */
+  /** The longest delay, in ms. Default 30000, or `minDelay` if that is more. */
   maxDelay?: number | undefined;
-  /** Each delay is the one before times this. Default 2. */
+  /** Each delay is the previous one multiplied by this. Default 2. */
   factor?: number | undefined;
   /**
-   * Draws each delay between half and the whole of its value, so that tasks which failed together are not tried again
-   * together ("equal jitter", as pg-boss and BullMQ have it). Default true.
+   * Picks each delay at random between half and all of its value, so that tasks which failed together are not tried again
+   * together ("equal jitter", as in pg-boss and BullMQ). Default true.
    */
   jitter?: boolean | undefined;
 }
@@ -23,12 +23,12 @@ export type Backoff = { readonly [Name in keyof RetryOptions]-?: NonNullable<Ret
 
 /** The delay in ms before retry number `retry`, which counts from 1. */
 export function retryDelay(retry: number, { minDelay, maxDelay, factor, jitter }: Backoff): number {
-  const growth = Math.min(factor ** (retry - 1), Number.MAX_VALUE); // 0 * Infinity is no number.
+  const growth = Math.min(factor ** (retry - 1), Number.MAX_VALUE); // 0 * Infinity is NaN.
   const delay = Math.min(maxDelay, minDelay * growth);
   return jitter ? delay * (0.5 + Math.random() / 2) : delay;
 }
 
-/** Undefined: one attempt only. */
+/** Undefined if there is only one attempt. */
 export function readRetries(retries: number | RetryOptions): Backoff | undefined {
   const given: RetryOptions = typeof retries === 'number' ? { limit: retries } : retries;
   const { limit, minDelay = 1000, maxDelay = Math.max(30_000, minDelay), factor = 2, jitter = true } = given;

@@ -24,7 +24,7 @@ export interface TaskAdder {
 }
 
 /**
- * Whatever outlives a request (a timer, a cache entry, a pending promise) keeps its scope alive. So a scope must hold
+ * Whatever outlives a request (a timer, a cache entry, a pending promise) keeps its scope alive. A scope must therefore hold
  * neither the request nor the response.
  */
 export interface Scope {
@@ -32,23 +32,23 @@ export interface Scope {
   readonly task: TaskContext | undefined;
   /** Undefined where no response belongs to the task: in a worker. */
   readonly response: TaskAdder | undefined;
-  /** The response, or the engine of the worker whose task runs. */
+  /** The response, or the engine whose worker runs the task. */
   readonly enqueuer: TaskEnqueuer | undefined;
 }
 
 export const scope = new AsyncLocalStorage<Scope | undefined>();
 
-/** False on Cloudflare Workers, where it throws. */
+/** False on Cloudflare Workers, where `enterWith()` throws. */
 export const canEnter = hasEnterWith();
 
-/** From Node 24 on a map holds the stores, and setting one makes a copy. */
+/** From Node 24 on, all stores are in one map, which is copied to set one of them. */
 const copiesStores = Number.parseInt(process.versions.node, 10) >= 24;
 
 /** Calls the function where {@link scope} holds this. */
 export const runWithin: (inner: Scope, fn: () => void) => void =
   canEnter && copiesStores
-    ? // run() makes a second copy to take the store out. An AsyncResource puts back what was there: 210 ns instead of 265 for a
-      // request without a task (bench/overhead). Where nothing is copied it is the slower way.
+    ? // run() makes a second copy to remove the store. An AsyncResource restores the old map instead: 210 ns rather than 265 for
+      // a request without a task (bench/overhead). Where nothing is copied, run() is faster.
       (inner, fn) => new AsyncResource('BackgroundTasksScope').runInAsyncScope(enterAndCall, undefined, inner, fn)
     : (inner, fn) => scope.run(inner, fn);
 

@@ -1,19 +1,19 @@
-// What the type of enqueue() takes: JSON. What only the running program can tell, engine/serialize.ts refuses.
+// What enqueue() takes, as a type: JSON. Whatever can be told only at run time is checked in engine/serialize.ts.
 
 import type { RemoteTask, Task } from './task.js';
 import type { AnyFunction } from './types.js';
 
-/** The type of `enqueue`, the same wherever it stands. */
+/** The type of every `enqueue`. */
 export type Enqueue = <A extends readonly unknown[]>(
   task: Task<A> | RemoteTask<A>,
   ...args: SerializableArguments<A>
 ) => Promise<{ id: string }>;
 
 /**
- * The arguments of a task, each as {@link Serializable} has it; the optional ones may be `undefined`.
+ * The arguments of a task, each checked as {@link Serializable} does. Optional ones may be `undefined`.
  *
- * Of a generic `A` its constraint decides, so that the arguments of a wrapper can be handed on. One that declares them with
- * this type has those that it is called with checked, one that declares them as `A` itself leaves that to the running program.
+ * A function around `enqueue` can pass its arguments on: where `A` is generic, its constraint is checked. If that function
+ * declares its parameters with this type, its callers are checked too. If it declares them as `A`, they are checked at run time.
  *
  * @example
  * function enqueueTwice<A extends readonly unknown[]>(task: Task<A>, ...args: SerializableArguments<A>) {
@@ -22,15 +22,15 @@ export type Enqueue = <A extends readonly unknown[]>(
  */
 export type SerializableArguments<A extends readonly unknown[]> = { generic: A; known: SerializableList<A> }[KindOf<A>];
 
-/** A property of two, since TypeScript assigns to `T[K]` what fits the constraint of K. It assigns next to nothing to a conditional type. */
+/** Picks a property: TypeScript assigns to `T[K]` what fits the constraint of K, but hardly anything to a conditional type. */
 type KindOf<A extends readonly unknown[]> =
   A extends SerializableList<A>
-    ? number extends A['length'] // Tuples are known. The constraint of a type parameter is mostly an array.
+    ? number extends A['length'] // A tuple is known. The constraint of a type parameter is usually an array.
       ? 'generic'
       : 'known'
     : 'known';
 
-/** A type that survives JSON, and in the places of it that do not, a sentence that says what to pass instead. */
+/** T, if it survives JSON. Any part that does not becomes a sentence that says what to pass instead. */
 export type Serializable<T> = unknown extends T ? T : Refused<T>;
 
 type Refused<T> = T extends Json
@@ -57,7 +57,7 @@ type SerializableList<T extends readonly unknown[]> = {
     : Serializable<T[K]>;
 };
 
-/** A property, or an element of a tuple, that may be left out. An element of an array is none, though it may not be there. */
+/** Whether a property, or an element of a tuple, may be left out. Elements of an array do not count as optional. */
 type IsOptional<T, K extends keyof T> = number extends K
   ? false
   : Record<never, never> extends Pick<T, K>
@@ -79,7 +79,7 @@ type SerializableObject<T extends object> = T extends Date
               { [K in keyof T]: Serializable<Exclude<T[K], undefined>> | Extract<T[K], undefined> }
             : 'an object with methods or private fields is not JSON: pass a plain object with its data';
 
-/** A copy of an object is no instance of a class with private fields. */
+/** Whether a copy of the object has the same type: a copy is no instance of a class with private fields. */
 type IsPlain<T> = [MethodOf<T>] extends [never] ? ({ [K in keyof T]: T[K] } extends T ? true : false) : false;
 
 type MethodOf<T> = {

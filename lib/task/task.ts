@@ -6,7 +6,7 @@ import { inspectShort, isObject } from '../foreign-value.js';
 import { checkTaskOptions, copyTaskOptions, type TaskOptions } from './options.js';
 import type { AnyFunction, TaskFunction } from './types.js';
 
-/** A function with a name and options of its own, callable like the function. */
+/** A function with a name and options of its own. It is called like the function. */
 export interface Task<A extends readonly unknown[] = never[], R = unknown> {
   (...args: A): R;
   readonly name: string;
@@ -14,19 +14,19 @@ export interface Task<A extends readonly unknown[] = never[], R = unknown> {
   with(options: TaskOptions): Task<A, R>;
 }
 
-/** A task whose handler lives in another program: for `enqueue` only. */
+/** A task whose handler is in another program. For `enqueue` only. */
 export interface RemoteTask<A extends readonly unknown[] = never[]> {
   readonly name: string;
   /** A copy with these options over the old ones. Throws `ERR_INVALID_OPTION`. */
   with(options: TaskOptions): RemoteTask<A>;
-  /** Never there: it carries the types of the arguments. */
+  /** Never present. It carries the types of the arguments. */
   readonly [argumentTypes]?: (...args: A) => void;
 }
 
 declare const argumentTypes: unique symbol;
 
 /**
- * Gives a function a name and options. Without a function, it names a task whose handler lives in another program.
+ * Gives a function a name and options. Without a function it names a task whose handler is in another program.
  *
  * @throws BackgroundTasksError `ERR_INVALID_TASK` for a bad name or handler, `ERR_INVALID_OPTION` for bad options.
  * @example
@@ -51,7 +51,7 @@ export function task(
   }
   const [handler, options = {}] = rest;
   if (typeof handler === 'function') return localTask(name, handler, options);
-  // A handler that is undefined is mostly one that was misspelled.
+  // A handler that is undefined has usually been misspelled.
   if (rest.length > 1 || (rest.length === 1 && (!isObject(handler) || types.isPromise(handler)))) {
     throw new BackgroundTasksError(
       'ERR_INVALID_TASK',
@@ -69,7 +69,7 @@ function localTask<A extends readonly unknown[], R>(
   if (types.isGeneratorFunction(handler)) {
     throw new BackgroundTasksError(
       'ERR_INVALID_TASK',
-      `task("${name}"): the handler must be no generator function, whose body nobody would run`,
+      `task("${name}"): the handler must not be a generator function: nothing would run its body`,
     );
   }
   checkTaskOptions(options);
@@ -93,7 +93,7 @@ function remoteTask<A extends readonly unknown[]>(name: string, options: TaskOpt
   return defined;
 }
 
-/** The old options have been checked; the new ones are checked alone, so that the message speaks of them. */
+/** The old options have been checked. The new ones are checked alone, so that the message is about them. */
 function changedOptions(options: TaskOptions, changed: TaskOptions): TaskOptions {
   checkTaskOptions(changed);
   return { ...options, ...copyTaskOptions(changed) };
@@ -106,14 +106,14 @@ export interface Definition {
   readonly options: TaskOptions;
 }
 
-/** The same in every copy of this package: an application may load several, of one version or of two. */
+/** The same in every copy of this package: an application may load several, of different versions. */
 const definitionKey = Symbol.for('express-background-tasks.task');
 
 interface Defined {
   readonly [definitionKey]?: unknown;
 }
 
-/** Of the tasks that were made here, and of those of other copies that have been checked. */
+/** The tasks that were made here, and the tasks of other copies that have been checked. */
 const definitions = new WeakMap<object, Definition>();
 
 function define(task: object, name: string, options: TaskOptions): void {
@@ -123,14 +123,14 @@ function define(task: object, name: string, options: TaskOptions): void {
 }
 
 /**
- * What {@link task} made of it, in whichever copy of this package; undefined for anything else.
+ * What {@link task} made, in any copy of this package. Undefined for anything else.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` where another version has options that this one does not know.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for a task of another version with options that this one does not know.
  */
 export function definitionOf(value: unknown): Definition | undefined {
   if (!isObject(value)) return undefined;
   const found = readDefinition(value);
-  // Most tasks are plain functions, and end here: the property costs them less than a look into the map.
+  // Most tasks are plain functions. Reading the property costs less than looking into the map.
   return found === undefined ? undefined : (definitions.get(value) ?? adopt(value, found));
 }
 
@@ -152,7 +152,7 @@ function adopt(task: object, found: unknown): Definition | undefined {
   return definition;
 }
 
-/** Anybody can write under the key, so what stands there may be anything. */
+/** Anybody can set the property, so its value may be anything. */
 function copyForeign(found: unknown): { [key in keyof Definition]?: unknown } | undefined {
   try {
     return isObject(found) ? { ...found } : undefined;

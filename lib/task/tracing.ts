@@ -1,5 +1,5 @@
-// The tracing channel of attempts, published in the order of Node's own TracingChannel: start, end, then for what was
-// awaited asyncStart and asyncEnd, with error before them. Unlike tracePromise it keeps a synchronous task synchronous.
+// The tracing channel of attempts. Events come in the order of Node's own TracingChannel: start and end, then asyncStart and
+// asyncEnd for an awaited attempt, with error before them. Unlike tracePromise() it keeps a synchronous task synchronous.
 
 import { AsyncResource } from 'node:async_hooks';
 import { type Channel, tracingChannel } from 'node:diagnostics_channel';
@@ -7,7 +7,7 @@ import type { Request, Response } from 'express';
 import { isAwaitable } from '../foreign-value.js';
 import type { AnyFunction, TaskInfo } from './types.js';
 
-/** What subscribers of `tracingChannel('express-background-tasks:task')` receive: one object per attempt. */
+/** What subscribers of `tracingChannel('express-background-tasks:task')` get: the same object for all events of an attempt. */
 export interface TaskTrace {
   task: TaskInfo;
   args: readonly unknown[];
@@ -20,12 +20,12 @@ export interface TaskTrace {
   error?: unknown;
 }
 
-// Its type lacks the properties of TracingChannel that every Node from 20 on has.
+// The type lacks properties that TracingChannel has in every Node from 20 on.
 const channel: Record<'start' | 'end' | 'asyncStart' | 'asyncEnd' | 'error', Channel> = tracingChannel(
   'express-background-tasks:task',
 );
 
-/** Node 20 knows this of its channels only one by one. */
+/** Node 20 has no `hasSubscribers` for a tracing channel as a whole. */
 export function isTraced(): boolean {
   return (
     channel.start.hasSubscribers ||
@@ -39,7 +39,7 @@ export function isTraced(): boolean {
 /** Publishes one attempt. */
 export class AttemptTrace {
   readonly #context: TaskTrace;
-  /** Keeps the stores bound to the channel for the events of the end. Undefined unless the attempt is awaited. */
+  /** Keeps the stores bound to the channel for asyncStart and asyncEnd. Undefined unless the attempt is awaited. */
   #stores: AsyncResource | undefined = undefined;
 
   constructor(context: TaskTrace) {
@@ -65,7 +65,7 @@ export class AttemptTrace {
     });
   }
 
-  /** The end of an attempt. Of one that was not awaited all is told by then. */
+  /** Publishes the end of an awaited attempt. For a synchronous one, call() has published everything. */
   settle(isError: boolean, result: unknown): void {
     if (this.#stores === undefined) return;
     const context = this.#context;

@@ -5,14 +5,14 @@ export type AnyFunction = (...args: never[]) => unknown;
 /**
  * What a task is made of: a function that needs no `this`.
  *
- * A conditional type that is always true, since TypeScript fills in what it knows of A before it looks at a function written in
- * place. A default parameter that no argument stands for then has the type of its default, and not that of a part of A.
+ * The condition is always true. It makes TypeScript infer A before it checks a function that is written in place, so that a
+ * default parameter without an argument has the type of its default instead of a type taken from A.
  */
 export type TaskFunction<A extends readonly unknown[], R> = [A] extends [unknown]
   ? (this: void, ...args: A) => R
   : never;
 
-/** What can still be told of a task when all else of it is gone. */
+/** What stays of a task after it has ended. */
 export interface TaskIdentity {
   readonly id: string;
   readonly name: string;
@@ -22,19 +22,19 @@ export interface TaskInfo {
   readonly id: string;
   /** The name given to `task()`, or the function's own; `anonymous` if it has none. */
   readonly name: string;
-  /** Counts from 1; 0 before the first one. */
+  /** The number of the attempt, from 1. 0 if none has begun. */
   readonly attempt: number;
 }
 
 export type TaskStatus = 'pending' | 'running' | TaskOutcome['status'];
 
-/** How a task ended. R is what its function returns, awaited. */
+/** How a task ended. R is the awaited return type of its function. */
 export type TaskOutcome<R = unknown> =
   | { readonly status: 'succeeded'; readonly value: R }
   | { readonly status: 'failed' | 'abandoned'; readonly error: unknown }
   | { readonly status: 'skipped' | 'cancelled' };
 
-/** What `add` returns. R is what the function returns, awaited. */
+/** What `add` returns. R is the awaited return type of the function. */
 export interface TaskHandle<R = unknown> {
   readonly id: string;
   readonly name: string;
@@ -42,8 +42,8 @@ export interface TaskHandle<R = unknown> {
   /** Resolves when the task is over; never rejects. */
   readonly finished: Promise<TaskOutcome<R>>;
   /**
-   * Pending: the task never runs; returns true. Running: aborts its signal; it ends as `cancelled` if it then rejects;
-   * returns false. Over: returns false.
+   * A pending task never runs: returns true. The signal of a running task is aborted, and it ends as `cancelled` if it then
+   * rejects: returns false. For a task that has ended it returns false, too.
    */
   cancel(): boolean;
 }

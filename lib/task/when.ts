@@ -5,19 +5,19 @@ import type { Check } from '../options.js';
 /** How a response ended. */
 export interface ResponseOutcome {
   statusCode: number;
-  /** The whole response was handed to its socket, whatever became of that afterwards. False when the client left before. */
+  /** True if the whole response was handed to its socket, whatever happened afterwards. False if the client left before that. */
   completed: boolean;
-  /** What broke the connection, where it broke with an error. */
+  /** What broke the connection, if it broke with an error. */
   error?: Error;
 }
 
 /**
- * Which responses a task runs after: every one; those that completed with a status under 400; or those for which a
- * function, called once the response is over, returns true.
+ * Which responses a task runs after: `'always'` for every response, `'success'` for those that completed with a status under
+ * 400, or a function that is called once the response is over and returns true or false.
  */
 export type RunWhen = 'always' | 'success' | ((outcome: ResponseOutcome) => boolean);
 
-/** Undefined: after every one. */
+/** Undefined if the task runs after every response. */
 export type Condition = ((outcome: ResponseOutcome) => boolean) | undefined;
 
 export function readWhen(when: RunWhen): Condition {
