@@ -37,9 +37,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, while Redis is away', () => {
     await eventually(() => send(engine, { name: 'waits', args: ['later'] }));
     await started.first(1);
     end();
-    const messages = error.mock.calls.map(([{ err }]) => err.message);
-    expect(messages.length).toBeGreaterThan(0);
-    expect(new Set(messages).size).toBe(messages.length);
+    expect(error).toHaveBeenCalledTimes(1);
   }, 60_000);
 
   test('from the start: enqueue, get and work reject in time, and nothing of it happens later', async () => {

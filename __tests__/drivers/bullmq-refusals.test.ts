@@ -8,10 +8,10 @@ import { refusals, unavailable } from './fixtures/bullmq.js';
 import { type OwnServer, ownRedis } from './fixtures/own-server.js';
 import { send } from './fixtures/send.js';
 import { TcpProxy } from './fixtures/tcp-proxy.js';
-import { closing, eventually, failure, Notes, over, waitingTask } from './fixtures/watched.js';
+import { closing, eventually, failure, Notes, over, retries, waitingTask } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
-describeWith({ server: ['Redis', 6379] }, 'bullmq, a database that Redis refuses', () => {
+describeWith({ server: ['Redis', 6379] }, 'bullmq, what Redis refuses', () => {
   let redis: OwnServer;
   let admin: Redis;
 
@@ -30,7 +30,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, a database that Redis refuses
     return closing(bullmq({ connection: { host: '127.0.0.1', port: redis.port, ...options } }));
   }
 
-  test('from the start: enqueue, get and work say why, and nothing reaches database 0', async () => {
+  test('a database, from the start: enqueue, get and work say why, and nothing reaches database 0', async () => {
     const production = engineOf({ db: 0 });
     const runs = new Notes<unknown>();
     await production.work([task('a', runs.note)]);
@@ -42,7 +42,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, a database that Redis refuses
     await production.close();
   }, 60_000);
 
-  test('since the user may not select one', async () => {
+  test('a database, since the user may not select one', async () => {
     await admin.call('ACL', 'SETUSER', 'app', 'on', '>secret', '~*', '&*', '+@all', '-select');
     const app = { username: 'app', password: 'secret' };
     for (const error of await refusals(engineOf({ ...app, db: 1 }))) {
@@ -52,7 +52,28 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, a database that Redis refuses
     expect(await engineOf({ db: 0 }).get(id)).toMatchObject({ id });
   }, 60_000);
 
-  test('later: nothing is enqueued or taken until it is allowed again, and then all goes on by itself', async () => {
+  test('nothing to a user who may do nothing dangerous, in the keys of the queue alone', async () => {
+    const keys = '~bull:express-background-tasks:*';
+    await admin.call('ACL', 'SETUSER', 'app', 'on', '>secret', keys, 'resetchannels', '+@all', '-@dangerous');
+    const warned = jest.spyOn(console, 'warn').mockReturnValue();
+    const engine = engineOf({ username: 'app', password: 'secret' });
+    const runs = new Notes<unknown>();
+    const failsFirst = task('a', (value: string) => {
+      runs.note(value);
+      if (runs.all.length === 1) throw new Error('not yet');
+    });
+    await engine.work([failsFirst], { concurrency: 1 });
+    const { id } = await send(engine, { name: 'a', args: ['now'], retries: retries(1) });
+    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2 });
+    await send(engine, { name: 'a', args: ['later'], delay: 100, key: 'k', priority: 1 });
+    expect(await runs.first(3)).toEqual(['now', 'now', 'later']);
+    await send(engine, { name: 'unknown', args: [] });
+    await engine.close();
+    expect(warned).not.toHaveBeenCalled();
+    warned.mockRestore();
+  }, 60_000);
+
+  test('a database, later: nothing is enqueued or taken until it is allowed again, and then all goes on by itself', async () => {
     await admin.call('ACL', 'SETUSER', 'app', 'on', '>secret', '~*', '&*', '+@all');
     const engine = engineOf({ username: 'app', password: 'secret', db: 1 });
     const runs = new Notes<unknown>();
@@ -69,6 +90,24 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, a database that Redis refuses
     await admin.call('ACL', 'SETUSER', 'app', '+select');
     await eventually(() => send(engine, { name: 'a', args: ['after'] }));
     expect(await runs.first(2)).toEqual(['before', 'after']);
+    await engine.close();
+  }, 60_000);
+
+  test('to store anything, since it is full: enqueue says so, the log of a worker has one line, and both go on', async () => {
+    const engine = engineOf({});
+    const runs = new Notes<unknown>();
+    const logger = { error: jest.fn() };
+    await engine.work([task('a', runs.note)], { logger });
+    await admin.config('SET', 'maxmemory', 1);
+    await eventually(async () => {
+      expect(await failure(send(engine, { name: 'a', args: [] }))).toMatchObject(unavailable('maxmemory'));
+    });
+    while (logger.error.mock.calls.length === 0) await sleep(20);
+    await sleep(3000);
+    expect(logger.error).toHaveBeenCalledTimes(1);
+    await admin.config('SET', 'maxmemory', 0);
+    await send(engine, { name: 'a', args: ['after'] });
+    expect(await runs.first(1)).toEqual(['after']);
     await engine.close();
   }, 60_000);
 });

@@ -4,9 +4,10 @@ import type { RedisOptions } from 'bullmq';
 import { type RedisOptions as ClientOptions, Redis } from 'ioredis';
 import { createEngine } from '../../engine/create-engine.js';
 import type { TaskEngine } from '../../engine/engine.js';
+import { serializeError } from '../../engine/serialize.js';
 import { BackgroundTasksError } from '../../errors.js';
-import { isAwaitable } from '../../foreign-value.js';
-import { type Check, checkOptions } from '../../options.js';
+import { inspectShort, isObject } from '../../foreign-value.js';
+import { type Check, type Checks, checkOptions, isCount, isDelay, isText } from '../../options.js';
 import { BullmqDriver } from './driver.js';
 
 export interface BullmqOptions {
@@ -29,29 +30,60 @@ export interface BullmqOptions {
  */
 export function bullmq(options: BullmqOptions): TaskEngine {
   checkOptions<BullmqOptions>('bullmq()', options, { connection: isConnection, queue: isQueueName });
-  return createEngine(new BullmqDriver(options.queue ?? 'express-background-tasks', optionsOf(options.connection)));
+  return createEngine(
+    new BullmqDriver(options.queue ?? 'express-background-tasks', readConnection(options.connection)),
+  );
 }
 
-const isConnection: Check = (value) => (isAwaitable(value) ? undefined : "ioredis's options, or a client of ioredis");
+const isConnection: Check = (value) =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? undefined
+    : "ioredis's options, or a client of ioredis";
 const isQueueName: Check = (value) =>
   typeof value === 'string' && /^[^:]+$/.test(value) ? undefined : 'a string that is not empty and has no ":"';
 
+/** Of those options of ioredis that make it fail later on. */
+const connectionChecks: Partial<Checks<ClientOptions>> = {
+  host: isText,
+  port: (value) =>
+    Number.isInteger(value) && Number(value) >= 0 && Number(value) < 65_536
+      ? undefined
+      : 'a whole number from 0 to 65535',
+  db: isCount,
+  connectTimeout: isDelay,
+  commandTimeout: isDelay,
+  sentinels: (value) => (value === null || Array.isArray(value) ? undefined : 'a list'),
+};
+
 /** Complete, as ioredis reads them. */
-function optionsOf(connection: BullmqOptions['connection'] | undefined): ClientOptions {
+function readConnection(connection: BullmqOptions['connection'] | undefined): ClientOptions {
   if (connection === undefined) throw badConnection('is missing');
   // The options of any other client do not say where its Redis is, and would lead to the one of this machine.
   const given: object = connection;
   if ('connect' in given && !('isCluster' in given && given.isCluster === false)) {
     throw badConnection("must be ioredis's options or its client Redis, not a Cluster or a client of another package");
   }
-  const options: RedisOptions = isAwaitable(connection.options) ? connection.options : connection;
+  const options: RedisOptions = isObject(connection.options) ? connection.options : connection;
   if (options.keyPrefix)
     throw badConnection('has a "keyPrefix", which BullMQ does not support: name a "queue" instead');
-  const { url, ...rest } = { host: '127.0.0.1', retryStrategy, ...options, lazyConnect: true };
-  const client = url === undefined ? new Redis(rest) : new Redis(url, rest);
-  const { db } = client.options;
-  if (!Number.isInteger(db) || Number(db) < 0) throw badConnection('has a "db" that is no whole number from 0');
-  return client.options;
+  const read = parse({ host: '127.0.0.1', retryStrategy, ...options, lazyConnect: true });
+  for (const [name, check] of Object.entries(connectionChecks)) {
+    const value: unknown = Reflect.get(read, name);
+    const expected = value === undefined ? undefined : check(value);
+    if (expected !== undefined)
+      throw badConnection(`has a "${name}" that must be ${expected}, not ${inspectShort(value)}`);
+  }
+  return read;
+}
+
+function parse({ url, ...options }: RedisOptions): ClientOptions {
+  const isOther = typeof url === 'string' ? /^(?!rediss?:)[a-z]+:\/\//i.test(url) : url !== undefined;
+  if (isOther) throw badConnection('has a "url" that must begin with redis:// or rediss://');
+  try {
+    return (url === undefined ? new Redis(options) : new Redis(url, options)).options;
+  } catch (error) {
+    throw badConnection(`is refused by ioredis: ${serializeError(error).message}`);
+  }
 }
 
 function retryStrategy(times: number): number {
