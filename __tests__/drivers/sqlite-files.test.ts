@@ -251,7 +251,7 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
     const engine = open({ database });
     await enqueue(engine);
     useOtherLibrary();
-    const refused = { code: 'ERR_ENGINE_UNAVAILABLE', message: expect.stringContaining('open its database anew') };
+    const refused = { code: 'ERR_ENGINE_UNAVAILABLE', message: expect.stringContaining('open its database again') };
     await expect(enqueue(engine)).rejects.toMatchObject(refused);
     await expect(engine.get(randomUUID())).rejects.toMatchObject(refused);
     database.exec('BEGIN');

@@ -1,15 +1,15 @@
-// Which of the ready tasks a worker takes first: those whose names it knows, by priority and age.
+// Finds the tasks that a worker takes next: those whose names it knows, by priority and age.
 
 import { monotonicTime } from '../../clock.js';
 import type { Candidate, ReadyTable } from './ready-table.js';
 
-/** Up to so many names are asked for one by one. Where there are more, it is quicker to look at what comes first of all. */
+/** A worker with more names than this looks at the first tasks of all names, which is quicker than a statement per name. */
 const fewNames = 16;
 
-/** So many more tasks than are wanted are looked at, since some may have names that the worker does not know. */
+/** It looks at this many more tasks than it needs, since some may have names that it does not know. */
 const spare = 20;
 
-/** What was found by asking for many names is used for so long, in ms, and at most so many tasks of it. */
+/** The result of asking for each name is kept for this many ms, up to this many tasks. */
 const stock = { lifetime: 50, size: 1000 };
 
 export class Candidates {
@@ -18,7 +18,7 @@ export class Candidates {
   readonly #known: ReadonlySet<string>;
   #stock: readonly Candidate[] = [];
   #stockedAt = Number.NEGATIVE_INFINITY;
-  /** The first of the stock that was not taken yet. */
+  /** The first task of the stock that has not been taken. */
   #next = 0;
 
   constructor(table: ReadyTable, names: readonly string[]) {
@@ -27,7 +27,7 @@ export class Candidates {
     this.#known = new Set(names);
   }
 
-  /** At least so many, if there are. One that was found some ms ago may have been taken meanwhile. */
+  /** Yields at least this many, if there are. A task that was found some ms ago may have been taken in the meantime. */
   *inOrder(limit: number): Generator<Candidate> {
     if (this.#names.length <= fewNames) {
       yield* this.#ask(limit);
@@ -50,7 +50,7 @@ export class Candidates {
     return this.#names.some((name) => this.#table.isAnyOf(name));
   }
 
-  /** Behind many tasks of other names. To ask for a thousand names takes some ms, so what is found is kept for a while. */
+  /** Used if many tasks of other names come first. Asking for each of 1,000 names takes some ms, so the result is kept. */
   *#behindUnknown(): Generator<Candidate> {
     const isFresh = monotonicTime() < this.#stockedAt + stock.lifetime;
     if (isFresh) yield* this.#fromStock();

@@ -1,4 +1,4 @@
-// Group commit: the writes of one turn of the event loop share one transaction, and so one wait for the disk. Where there are very
+// Group commit: the writes of one turn of the event loop share a transaction, and thereby a wait for the disk. If there are very
 // many, each transaction takes as many as fit into a time slice.
 
 import { AsyncResource } from 'node:async_hooks';
@@ -7,23 +7,23 @@ import type { Connection } from './connection.js';
 import { isBusy, TransactionOpen } from './database.js';
 
 export interface Write {
-  /** Somebody is promised that it survives a loss of power. */
+  /** Whether somebody is promised that it survives a power failure. */
   readonly isDurable: boolean;
-  /** Runs the statements. What it throws undoes the transaction, with all writes in it. */
+  /** Runs the statements. If it throws, the transaction is undone with all of its writes. */
   apply(): void;
-  /** Like `failed` it must not throw. */
+  /** Must not throw, nor must `failed`. */
   committed(): void;
-  /** Nothing was written. Returns true to be tried again. */
+  /** Called if nothing was written. Returns whether to try again. */
   failed(error: unknown): boolean;
 }
 
-/** For so long a transaction takes writes, in ms. */
+/** How long a transaction takes writes, in ms. */
 const timeSlice = 5;
 
 /** Between tries while the database is locked, in ms. Kept short, because SQLite does not queue those that wait for a lock. */
 const longestBusyDelay = 25;
 
-/** Between tries while the database cannot be written for another reason, a full disk say, in ms. */
+/** Between tries while the database cannot be written for another reason, such as a full disk, in ms. */
 const brokenDelay = 250;
 
 export class GroupCommit {
@@ -32,11 +32,11 @@ export class GroupCommit {
   readonly #commit;
   readonly #rollback;
   readonly #writes = new Set<Write>();
-  /** Applied after the others: what takes tasks shall see those that were enqueued in the same turn. */
+  /** Applied after the others, so that workers see the tasks that were enqueued in the same turn. */
   readonly #last = new Set<Write>();
-  /** Those of both that have failed and wait to be tried again. */
+  /** The writes of both sets that have failed and are to be tried again. */
   readonly #failed = new Set<Write>();
-  /** So many writes share a transaction. After a failure they are ever fewer, until the one that fails is alone. */
+  /** How many writes may share a transaction. It is halved after each failure, until the write that fails is alone. */
   #limit = Number.POSITIVE_INFINITY;
   #isScheduled = false;
   #busyDelay = 0;
@@ -56,7 +56,7 @@ export class GroupCommit {
     this.#schedule();
   }
 
-  /** To be called before what is read outside of a transaction. Throws where it would not be what is stored. */
+  /** Call it before you read outside of a transaction. Throws if the file is out of reach. */
   ensure(): void {
     this.#connection.ensure();
   }
@@ -81,7 +81,7 @@ export class GroupCommit {
     setImmediate(this.#flush);
   }
 
-  /** Without the AsyncLocalStorage stores of the request whose write came first in its turn. */
+  /** Does not see the AsyncLocalStorage stores of the request whose write came first. */
   readonly #flush = AsyncResource.bind((): void => {
     const sliceEnd = monotonicTime() + timeSlice;
     do this.#write();
@@ -120,7 +120,7 @@ export class GroupCommit {
     this.#limit = this.#isMoreToTry ? this.#limit * 2 : Number.POSITIVE_INFINITY;
   }
 
-  /** Begins with the first of the writes, and puts into `tried` those that it has applied. */
+  /** Applies the first of the writes, and adds each to `tried` before. */
   #transaction(tried: Write[]): void {
     const { database } = this.#connection;
     if (database.inTransaction) throw new TransactionOpen();
@@ -133,7 +133,7 @@ export class GroupCommit {
       this.#apply(this.#last, tried, Number.POSITIVE_INFINITY);
       this.#commit.run();
     } catch (error) {
-      // If not, it never began, or SQLite has ended it itself.
+      // Otherwise it has not begun, or SQLite has ended it.
       if (database.inTransaction) this.#rollback.run();
       throw error;
     }
@@ -153,7 +153,7 @@ export class GroupCommit {
     return false;
   }
 
-  /** After a commit. What was promised is written again where it may not be found. */
+  /** Called after a commit. Writes what was promised again if it may not be in the file. */
   #end(written: readonly Write[]): void {
     const promised = written.filter(({ isDurable }) => isDurable);
     const fault = promised.length > 0 ? this.#connection.fault() : undefined;
@@ -179,7 +179,7 @@ export class GroupCommit {
     this.#failed.delete(write);
   }
 
-  /** Doubles, with some chance in it so that two processes do not meet again and again. */
+  /** Doubles while the database is busy, with jitter, so that two processes do not meet again and again. */
   #nextDelay(error: unknown): number {
     if (!isBusy(error)) return brokenDelay;
     this.#busyDelay = Math.min(longestBusyDelay, this.#busyDelay * 2 || 1);

@@ -1,4 +1,4 @@
-// What an engine needs of its connection to a database, and the application's own connection as one.
+// What the driver needs of a connection, and the application's own database as one.
 
 import type { SqliteDatabase } from './database.js';
 import { OpenFiles } from './open-files.js';
@@ -6,20 +6,20 @@ import { migrate } from './schema.js';
 
 export interface Connection {
   readonly database: SqliteDatabase;
-  /** Why what was written just now may not be found by others. */
+  /** Returns an error if other processes may not find what was just written. */
   fault(): Error | undefined;
-  /** Throws where what is written now may not be found by others. */
+  /** Throws if other processes would not find what is written next. */
   ensure(): void;
   /**
-   * Says whether the next commits are to wait until the disk has them. In WAL mode a commit that waits takes along all commits
-   * before it, so that those of workers need not wait. With ten tasks at a time this is 13,000 tasks a second instead of 1,800,
-   * and the event loop does not stand still at the end of each.
+   * Sets whether the next commits wait for the disk. In WAL mode, a commit that waits takes all earlier commits with it, so that
+   * workers need not wait. With ten tasks at a time, this makes 13,000 tasks a second instead of 1,800, and the event loop is
+   * not blocked at the end of each task.
    */
   setDurable(isDurable: boolean): void;
   close(): void;
 }
 
-/** The application's pragmas, and its files: where they are lost, nothing is stored until the application opens them anew. */
+/** Leaves the pragmas to the application. If the files are lost, nothing is stored until the application opens them again. */
 export class ApplicationConnection implements Connection {
   readonly database: SqliteDatabase;
   readonly #files: OpenFiles;
@@ -32,7 +32,7 @@ export class ApplicationConnection implements Connection {
 
   fault(): Error | undefined {
     const fault = this.#files.fault();
-    return fault && new Error(`${fault.message}; the application has to open its database anew`);
+    return fault && new Error(`${fault.message}; the application has to open its database again`);
   }
 
   ensure(): void {

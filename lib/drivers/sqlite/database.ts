@@ -1,4 +1,4 @@
-// What this engine uses of a database of better-sqlite3.
+// What the engine uses of a better-sqlite3 database.
 
 export interface SqliteDatabase {
   readonly open: boolean;
@@ -22,7 +22,7 @@ export function prepare<Row>(database: SqliteDatabase, sql: string): SqliteState
   return statement;
 }
 
-/** What is written would not be found in the file of that name. */
+/** Other processes would not find what is written. */
 export class FilesLost extends Error {}
 
 /** The database has a transaction open that is not ours, and what is written now would share its fate. */

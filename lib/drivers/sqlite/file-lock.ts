@@ -1,19 +1,19 @@
-// A POSIX lock that this process has on a file, as Linux shows it. Other systems do not show theirs.
+// A POSIX lock of this process, as Linux shows it. Other systems do not show locks.
 
 import { closeSync, openSync, readSync } from 'node:fs';
 
-/** For some locks of one file; there are two or three. */
+/** Large enough for the two or three locks of a file. */
 const buffer = Buffer.alloc(4096);
 
-/** Such as `POSIX  ADVISORY  READ 4711 fe:00:1234 128 128`, with the first and the last byte that are locked. */
+/** Matches `POSIX  ADVISORY  READ 4711 fe:00:1234 128 128`. The last two numbers are the first and the last locked byte. */
 const pattern = /POSIX .* (\d+) (\d+|EOF)$/gm;
 
 export class FileLock {
-  /** A descriptor of the text in which Linux describes the descriptor of the file. */
+  /** A descriptor of the text in /proc that shows the lock. */
   readonly #description: number;
   readonly #text: string;
 
-  /** The lock on a byte that was taken by way of this descriptor. */
+  /** Finds the lock on a byte that was taken by this descriptor. */
   static find(descriptor: number, byte: number): FileLock | undefined {
     let description: number;
     try {
@@ -42,7 +42,7 @@ export class FileLock {
   }
 }
 
-/** Empty for a descriptor that is closed. */
+/** Returns an empty text if the descriptor of the file is closed. */
 function read(description: number): string {
   try {
     return buffer.toString('latin1', 0, readSync(description, buffer, 0, buffer.length, 0));

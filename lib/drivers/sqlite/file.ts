@@ -1,4 +1,4 @@
-// Opens a file by better-sqlite3, and closes one whose log may be that of another connection by now.
+// Opens a file with better-sqlite3, and closes one whose log may belong to another connection by now.
 
 import { closeSync, openSync } from 'node:fs';
 import Database from 'better-sqlite3';
@@ -8,13 +8,13 @@ import { migrate } from './schema.js';
 /** The name of a database without a file. */
 export const memory = ':memory:';
 
-/** For how long opening waits for others, in ms. It blocks the event loop. */
+/** How long opening waits for a lock, in ms. It blocks the event loop. */
 const patience = { first: 5000, again: 50 };
 
-/** After its checkpoint the log is cut down to this many bytes. SQLite by itself leaves it as large as it ever was. */
+/** The log is truncated to this many bytes after a checkpoint. Otherwise it would keep its largest size. */
 const longestLog = 16 * 1024 * 1024;
 
-/** Opens the file, and makes it where it does not exist: for its owner only. */
+/** Opens the file. If it does not exist, it is created so that only its owner can read it. */
 export function openFile(path: string, { isFirst }: { readonly isFirst: boolean }): Database.Database {
   checkVersion();
   makePrivate(path);
@@ -23,7 +23,7 @@ export function openFile(path: string, { isFirst }: { readonly isFirst: boolean 
     database.pragma('journal_mode = WAL');
     database.pragma(`journal_size_limit = ${longestLog}`);
     migrate(database);
-    // From here on a lock is waited for without blocking the event loop.
+    // From here on, waiting for a lock does not block the event loop.
     database.pragma('busy_timeout = 0');
     return database;
   } catch (error) {
@@ -33,9 +33,9 @@ export function openFile(path: string, { isFirst }: { readonly isFirst: boolean 
 }
 
 /**
- * Closes a connection as if it were not the last one. The last one writes the log back and removes it, and here that may be
- * the log of somebody else: the locks that would tell are lost. SQLite does neither while the process has another connection to
- * the file, and that one does not touch the log, since it asks in vain to be the only one.
+ * Closes a connection without writing its log back and removing it, as SQLite does with the last connection to a file: after the
+ * locks are lost, that may be the log of another connection. While the process has a second connection, SQLite does neither. The
+ * second connection does not open the log, since its request for an exclusive lock fails.
  */
 export function closeAside(database: Database.Database, path: string): void {
   let other: Database.Database | undefined;
@@ -44,7 +44,7 @@ export function closeAside(database: Database.Database, path: string): void {
     other.pragma('locking_mode = EXCLUSIVE');
     other.prepare('SELECT 1 FROM sqlite_master').get();
   } catch {
-    // As it should be.
+    // The request has failed, as it should.
   }
   database.close();
   other?.close();
@@ -55,14 +55,14 @@ function makePrivate(path: string): void {
   try {
     closeSync(openSync(path, 'wx', 0o600));
   } catch {
-    // It exists, or SQLite says what is wrong.
+    // The file exists, or SQLite will say what is wrong.
   }
 }
 
 function checkVersion(): void {
   const major = installedMajor();
   if (major >= 13 && Number.parseInt(process.versions.node, 10) < 22) {
-    // It would end the process with a segmentation fault, which nobody can catch.
+    // It would end the process with a segmentation fault.
     throw new BackgroundTasksError(
       'ERR_ENGINE_UNAVAILABLE',
       `sqlite: better-sqlite3 ${major} needs Node.js 22 or later; on Node.js 20 install better-sqlite3@12`,

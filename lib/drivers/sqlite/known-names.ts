@@ -1,4 +1,4 @@
-// The names that the workers of each process know, as it has noted them in the file: what another process knows is not unknown.
+// The names that the workers of each process know. Each process notes them in the file, for the others.
 
 import { randomUUID } from 'node:crypto';
 import { prepare, type SqliteDatabase } from './database.js';
@@ -24,7 +24,7 @@ export class KnownNames {
     );
   }
 
-  /** Notes those of this process for so many ms, and removes what is over. A note of the future is of a clock that was set back. */
+  /** Notes the names of this process for this many ms. Removes expired notes, and repairs those of a clock that was set back. */
   note(names: readonly string[], now: number, validFor: number): void {
     this.#repair.run({ now });
     this.#remove.run({ now });

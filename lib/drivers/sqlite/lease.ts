@@ -1,4 +1,4 @@
-// For how long a silent worker is thought alive, and when that time is over.
+// How long a worker that gives no sign of life keeps its tasks.
 
 import { monotonicTime } from '../../clock.js';
 
@@ -7,7 +7,7 @@ export interface Lease {
   readonly length: number;
   /** Workers renew their leases this often. */
   readonly renewal: number;
-  /** The part that the table holds: a lease ends so long after it was taken or renewed. */
+  /** The part that the table holds: two thirds, from when the lease was taken or renewed. */
   readonly stored: number;
 }
 
@@ -20,23 +20,23 @@ export interface OverdueLease {
   readonly worker: string;
   /** When it ends. */
   readonly until: number;
-  /** How long leases of this worker are in the table, in ms. */
+  /** The part of this worker's leases that the table holds, in ms. */
   readonly stored: number;
 }
 
 /**
- * The last part of a lease is its grace, which is not in the table: it begins when somebody sees that the stored part is over.
- * Nobody can renew while the database is locked, or the machine sleeps; afterwards those that live do so before they are
- * thought dead. It is as long as the lease of the worker that is silent says, which may be longer than that of who looks.
+ * The last third of a lease is its grace. It starts when a worker first sees that the stored part has expired. While the database
+ * is locked or the machine sleeps, nobody can renew; afterwards a living worker does so within its grace. The length of the
+ * grace follows from the lease of the silent worker, which may be longer than the leases of the one that looks.
  *
- * A lease that ends in the future is over as well if it ends further ahead than it can: the clock was set back, perhaps just
- * after a renewal. Then the worker has the time for another one, and the grace besides.
+ * If a lease ends further ahead than it can, the clock was set back, perhaps just after a renewal. Then the worker gets the time
+ * until its next renewal in addition.
  */
 function graceOf({ until, stored }: OverdueLease, now: number): number {
   return until > now ? stored : stored / 2;
 }
 
-/** The leases that are over, and since when each has been seen so. */
+/** The leases in their grace, and when each was first seen there. */
 export class Grace {
   #seenAt = new Map<string, number>();
 
@@ -44,7 +44,7 @@ export class Grace {
     return this.#seenAt.size > 0;
   }
 
-  /** Those of the leases whose grace is over too. */
+  /** Returns those of the leases whose grace is over too. */
   endedOf(overdue: readonly OverdueLease[], now: number): OverdueLease[] {
     const before = this.#seenAt;
     this.#seenAt = new Map();

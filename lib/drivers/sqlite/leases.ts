@@ -1,4 +1,4 @@
-// The leases in the table: until when a running task is its worker's, and what becomes of it afterwards.
+// The leases in the table: until when a running task belongs to its worker, and what happens to it afterwards.
 
 import { wallClockTime } from '../../clock.js';
 import { givenUpError, isGivenUp } from '../../engine/deaths.js';
@@ -9,13 +9,13 @@ import { prepare, type SqliteDatabase } from './database.js';
 import type { OverdueLease } from './lease.js';
 import { attemptOf } from './table.js';
 
-/** Its workers died too often. */
+/** A task whose workers died too often. */
 export interface GivenUpTask {
   readonly info: TaskInfo;
   readonly error: BackgroundTasksError;
 }
 
-/** At most so many leases are looked at, and so many tasks freed, in one transaction. */
+/** At most this many rows per statement. */
 const batch = 1000;
 
 export class LeaseTable {
@@ -37,7 +37,7 @@ export class LeaseTable {
       `SELECT (SELECT min(lease_until) FROM background_tasks WHERE state = 'running') AS first,
        (SELECT max(lease_until) FROM background_tasks WHERE state = 'running') AS last`,
     );
-    // Workers of 0.1.0 do not store how long their leases are.
+    // Where the length of a lease is missing, nothing is known of how far ahead it may end.
     const isAhead = 'lease_until > $now + lease';
     this.#isAnyAhead = prepare(
       database,
@@ -65,20 +65,20 @@ export class LeaseTable {
     this.#renew.run(now + stored, stored, worker);
   }
 
-  /** `stored`: the length of the leases of this process. */
+  /** `stored` is that of the leases of this process. */
   isAnyOverdue(now: number, { stored }: { readonly stored: number }): boolean {
     const { first, last } = this.#ends.get() ?? {};
     if (typeof first !== 'number' || typeof last !== 'number') return false;
-    // Only if a lease is longer than those of this process, or too far ahead, is it worth to look at each.
+    // Each lease is looked at only if one ends later than the leases of this process can.
     return first <= now || (last > now + stored && this.#isAnyAhead.get({ now }) !== undefined);
   }
 
-  /** `stored`: the length of leases whose worker has not stored it. */
+  /** `stored` stands in for leases whose length is missing. */
   overdue(now: number, { stored }: { readonly stored: number }): OverdueLease[] {
     return this.#overdue.all({ now, stored });
   }
 
-  /** Makes the tasks of a dead worker ready to be taken again. Returns those that are given up instead. */
+  /** Puts the tasks of a dead worker back into the queue, and returns those that it gives up instead. */
   release({ worker, until }: OverdueLease): GivenUpTask[] {
     const givenUp: GivenUpTask[] = [];
     for (const { seq, timesAlone, ...task } of this.#lost.all({ worker, until })) {

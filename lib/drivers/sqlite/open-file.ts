@@ -1,9 +1,9 @@
-// A file that SQLite has open in this process: whether its name still leads to it, and whether it is still locked.
+// A file that SQLite has open in this process. Tells whether its name still leads to it and whether it is still locked.
 
 import { fstatSync, readdirSync, statSync } from 'node:fs';
 import { FileLock } from './file-lock.js';
 
-/** Those on which locks were seen. Where none was, the system does not show them, and nothing can be said. */
+/** The devices on which a lock was seen. On others, the absence of a lock means nothing: the system may not show locks. */
 const devicesWithLocks = new Set<number>();
 
 export class OpenFile {
@@ -13,7 +13,7 @@ export class OpenFile {
   readonly #lockedByte: number | undefined;
   #lock: FileLock | undefined = undefined;
 
-  /** The file that has this name now. `lockedByte`: SQLite has it locked for as long as the file is open. */
+  /** Takes the file that has this name now. `lockedByte` is the one that SQLite keeps locked. */
   constructor(name: string, lockedByte?: number) {
     this.name = name;
     const stats = statSync(name, { throwIfNoEntry: false });
@@ -36,7 +36,7 @@ export class OpenFile {
     return this.#lock === undefined && devicesWithLocks.has(this.#device);
   }
 
-  /** Whether this process has it open, as far as the system tells. */
+  /** Whether this process has the file open. True if the system does not tell. */
   isOpen(): boolean {
     return this.#descriptors()?.length !== 0;
   }
@@ -46,7 +46,7 @@ export class OpenFile {
     this.#lock = undefined;
   }
 
-  /** By any descriptor: SQLite locks a file once for all of its connections. */
+  /** Looks at all descriptors, since SQLite locks a file once for all of its connections. */
   #findLock(byte: number): FileLock | undefined {
     for (const descriptor of this.#descriptors() ?? []) {
       const lock = FileLock.find(descriptor, byte);
@@ -55,20 +55,20 @@ export class OpenFile {
     return undefined;
   }
 
-  /** Those of this process that lead to the file. */
+  /** The descriptors of this process that lead to the file. */
   #descriptors(): number[] | undefined {
     return openDescriptors()?.filter((descriptor) => {
       try {
         const { ino, dev } = fstatSync(descriptor);
         return ino === this.#inode && dev === this.#device;
       } catch {
-        return false; // The one that listed them.
+        return false; // It was the descriptor that listed them.
       }
     });
   }
 }
 
-/** Of this process. Undefined where the system does not list them. */
+/** Undefined if the system does not list them. */
 function openDescriptors(): number[] | undefined {
   try {
     return readdirSync('/dev/fd').map(Number);

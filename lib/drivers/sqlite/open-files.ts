@@ -1,22 +1,22 @@
-// Whether what a connection writes can be found by others: its files still have their names, and its locks still hold.
+// Tells whether other processes will find what a connection writes: its files still have their names, and its locks hold.
 //
-// POSIX drops all locks that a process has on a file as soon as any part of the process closes that file: another SQLite
-// library, a copy of the folder. The next process to close its connection then believes that nobody else has the file open, and
-// removes a log that is in use.
+// When any part of a process closes a file, such as another SQLite library or a copy of the folder, POSIX drops all locks that
+// the process has on that file. The next process to close its connection then takes itself for the last one, and removes a log
+// that is in use.
 
 import { existsSync } from 'node:fs';
 import { FilesLost, prepare, type SqliteDatabase } from './database.js';
 import { OpenFile } from './open-file.js';
 
-/** SQLite has this byte of the file locked for as long as there is a log, and that one of the log's index. */
+/** The bytes that SQLite keeps locked while a connection is open in WAL mode. */
 const lockedByte = { file: 0x40000002, index: 128 };
 
 export class OpenFiles {
   readonly #journalMode;
   readonly #lockingMode;
-  /** As the file was opened, which may be by a link. */
+  /** The name by which the file was opened, which may be a link. */
   readonly #name: string;
-  /** As SQLite has it. Empty for a database in memory. */
+  /** The name without links, as SQLite has it. Empty for a database in memory. */
   readonly realName: string;
   #files: readonly OpenFile[] = [];
   #log: OpenFile | undefined = undefined;
@@ -30,17 +30,17 @@ export class OpenFiles {
     this.#look();
   }
 
-  /** Why what is written now may not be found by others. */
+  /** Returns an error if other processes may not find what is written. */
   fault(): FilesLost | undefined {
     if (this.realName === '') return undefined;
     if (this.#log === undefined && existsSync(this.#logName)) this.#look();
     const fault = this.#find();
     if (fault === undefined || this.#log?.isOpen() !== false) return fault;
-    this.#look(); // The connection has closed its log by itself: the application has set another journal mode.
+    this.#look(); // The connection itself has closed the log, since the application has set another journal mode.
     return this.#find();
   }
 
-  /** Whether another file has the name. */
+  /** Whether the name leads to another file now. */
   isMoved(): boolean {
     return this.#files[0]?.hasItsName() === false;
   }
@@ -65,7 +65,7 @@ export class OpenFiles {
     this.close();
     if (this.realName === '') return;
     const hasLog = this.#journalMode.get()?.journal_mode === 'wal';
-    // Where only one process may use the file, the index is in its memory.
+    // In exclusive locking mode, the index of the log is in memory.
     const hasIndex = hasLog && this.#lockingMode.get()?.locking_mode === 'normal';
     this.#log = hasLog ? new OpenFile(this.#logName) : undefined;
     this.#files = [

@@ -1,4 +1,4 @@
-// An engine's own connection to a file. It is opened anew where what is written to it would not be found in the file.
+// The engine's own connection to a file. It opens the file again when other processes would not find what it writes.
 
 import type Database from 'better-sqlite3';
 import type { Connection } from './connection.js';
@@ -6,7 +6,7 @@ import type { FilesLost, SqliteDatabase, SqliteStatement } from './database.js';
 import { closeAside, openFile } from './file.js';
 import { OpenFiles } from './open-files.js';
 
-/** Those of this process: SQLite locks a file once for all of them, so that they have to let go of it together. */
+/** Those of this process. SQLite locks a file once for all of them, so they have to let go of it together. */
 const connections = new Set<OwnConnection>();
 
 export class OwnConnection implements Connection, SqliteDatabase {
@@ -66,7 +66,7 @@ export class OwnConnection implements Connection, SqliteDatabase {
 
   setDurable(isDurable: boolean): void {
     if (isDurable === this.#isDurable) return;
-    // Without a log less than FULL could spoil the file. Not every file system can have one, and memory cannot.
+    // Without a log, which not every file system allows, anything below FULL could corrupt the file.
     const hasLog = this.#database.pragma('journal_mode', { simple: true }) === 'wal';
     if (hasLog) this.#database.pragma(`synchronous = ${isDurable ? 'FULL' : 'NORMAL'}`);
     this.#isDurable = isDurable;
@@ -84,7 +84,7 @@ export class OwnConnection implements Connection, SqliteDatabase {
     }
   }
 
-  /** Of what was just opened. Another connection of the process may still hold on to what is lost. */
+  /** Checks the files that were just opened: another connection of this process may keep the lost locks. */
   #look(): OpenFiles {
     const files = new OpenFiles(this.#database, this.#path);
     const fault = files.fault();
@@ -96,14 +96,14 @@ export class OwnConnection implements Connection, SqliteDatabase {
 
   #letGo(): void {
     if (!this.#database.open) return;
-    // SQLite itself leaves alone what has another file's name now.
+    // If the name leads to another file, SQLite leaves the log alone by itself.
     if (this.#files.isMoved()) this.#database.close();
     else closeAside(this.#database, this.#files.realName);
     this.#files.close();
   }
 }
 
-/** Is prepared again whenever the file is opened anew. */
+/** A statement that is prepared again whenever the file is opened again. */
 class OwnStatement implements SqliteStatement {
   readonly #sql: string;
   #statement: Database.Statement;
@@ -129,5 +129,5 @@ class OwnStatement implements SqliteStatement {
     return this.#statement.all(...values);
   }
 
-  safeIntegers(): void {} // The connection is ours, and has numbers.
+  safeIntegers(): void {} // Our own connection returns numbers.
 }

@@ -1,4 +1,4 @@
-// Looks at the tasks that are ready to be taken.
+// The statements that look at the tasks in the queue.
 
 import { prepare, type SqliteDatabase } from './database.js';
 
@@ -21,7 +21,7 @@ export class ReadyTable {
     this.#isAnyOf = prepare(database, "SELECT 1 FROM background_tasks WHERE state = 'queued' AND name = ? LIMIT 1");
   }
 
-  /** Those that come first, whatever their names. */
+  /** The first tasks of all names. */
   first(limit: number): Candidate[] {
     return this.#first.all(limit);
   }

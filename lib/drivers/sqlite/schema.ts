@@ -1,11 +1,11 @@
-// The table of the SQLite engine, and how files of earlier releases are brought up to it.
+// The tables of the SQLite engine, and how files of earlier releases are upgraded.
 
 import { BackgroundTasksError } from '../../errors.js';
 import { prepare, type SqliteDatabase } from './database.js';
 
 /**
- * Each entry leads from the version before to the next one. `delayed` is `queued` to the outside: apart, so that a worker need
- * not step over tasks that may not run yet. The order of `seq` is the order of the enqueues.
+ * Each entry leads to the next version. Outside of the table, a `delayed` task is `queued`. It has a state of its own so that a
+ * worker does not step over tasks that may not run yet. The order of `seq` is the order of the enqueues.
  */
 const migrations: readonly ((database: SqliteDatabase) => void)[] = [makeFirstVersion, makeSecondVersion];
 
@@ -41,9 +41,11 @@ function makeFirstVersion(database: SqliteDatabase): void {
 }
 
 /**
- * Gives each number in `seq` once only, counts how often a task began alone, stores how long leases and delays are, so that a
- * clock that was set back is noticed, notes what names processes know and when it was told of a task that none of them knows, and puts what may be
- * large behind the rest: SQLite reads a row up to the last column that is asked for.
+ * - `seq` never repeats (AUTOINCREMENT).
+ * - `times_alone` counts how often a task began alone.
+ * - `lease` and `delayed_at` tell how long leases and delays are, so that a clock that was set back is noticed.
+ * - `told_at` is when a task was reported that no process knows. background_tasks_names has the names that they know.
+ * - Large columns come last: SQLite reads a row up to the last column that a statement needs.
  */
 function makeSecondVersion(database: SqliteDatabase): void {
   const foreign = definitionsOfOthers(database);
@@ -108,9 +110,9 @@ function definitionsOfOthers(database: SqliteDatabase): string[] {
 }
 
 /**
- * Makes the table, or brings it up to this version. The version has a table of its own: user_version is the application's.
+ * Makes the tables or upgrades them. The version is in a table of its own, since `user_version` belongs to the application.
  *
- * @throws BackgroundTasksError `ERR_ENGINE_UNAVAILABLE` where a newer release has made the table.
+ * @throws BackgroundTasksError `ERR_ENGINE_UNAVAILABLE` if a newer release has made the tables.
  */
 export function migrate(database: SqliteDatabase): void {
   withoutRewriting(database, () => {
@@ -141,8 +143,8 @@ function migrateFrom(version: number, database: SqliteDatabase): void {
 }
 
 /**
- * While a table is replaced by its copy, the application's foreign keys must not act on the rows that go, nor its views be
- * rewritten (https://sqlite.org/lang_altertable.html).
+ * While a table is replaced by its copy, foreign keys of the application must not act on the removed rows, and its views must
+ * not be rewritten (https://sqlite.org/lang_altertable.html).
  */
 function withoutRewriting(database: SqliteDatabase, change: () => void): void {
   const keys = setting(database, 'foreign_keys');

@@ -1,5 +1,4 @@
-// The statements of the SQLite engine, each of which does one step. Who takes the steps, and in
-// which transaction, is decided elsewhere.
+// The statements that store, take and end tasks. Who calls them, and in which transaction, is decided elsewhere.
 
 import { wallClockTime } from '../../clock.js';
 import { isSuspect } from '../../engine/deaths.js';
@@ -24,19 +23,19 @@ export interface TakenTask {
   readonly lost: number;
 }
 
-/** Who takes tasks, and for how long they are its own. */
+/** The worker that takes tasks, and what it can take. */
 export interface Taker {
   readonly worker: string;
   readonly candidates: Candidates;
   readonly limit: number;
-  /** Whether it runs nothing. */
+  /** Whether it runs no task. */
   readonly isIdle: boolean;
   readonly now: number;
   readonly lease: Lease;
 }
 
 /**
- * Which attempt of a task this is, from 1. What the columns count:
+ * Returns which attempt of a task this is, from 1. The columns count:
  *
  * | column | counts | one more | back |
  * |---|---|---|---|
@@ -49,10 +48,10 @@ export function attemptOf({ attempts }: { readonly attempts: number }): number {
   return attempts;
 }
 
-/** The arguments of {@link TaskTable.insert}: a message as text, made when it was enqueued. */
+/** The values that {@link TaskTable.insert} stores. */
 export type NewRow = readonly unknown[];
 
-/** At most so many delayed tasks are made ready in one transaction. */
+/** At most this many rows per statement. */
 const batch = 1000;
 
 export function rowOf(message: TaskMessage): NewRow {
@@ -61,7 +60,7 @@ export function rowOf(message: TaskMessage): NewRow {
   const runAt = Math.min(now + Math.ceil(delay), Number.MAX_SAFE_INTEGER);
   const [state, delayedAt] = delay > 0 ? ['delayed', now] : ['queued', null];
   const backoff = retries === undefined ? null : JSON.stringify(retries);
-  // In JSON any text differs from any other, also in UTF-8.
+  // JSON escapes half a surrogate pair, which UTF-8 does not have, so that different keys stay different.
   const keyText = key === null ? null : JSON.stringify(key);
   return [id, name, json, timeout, backoff, priority, keyText, state, runAt, delayedAt, now];
 }
@@ -82,7 +81,7 @@ export class TaskTable {
   readonly #nextDue;
 
   constructor(database: SqliteDatabase) {
-    // The worker and the count of attempts are the token of the lease: whoever takes the task anew counts one more.
+    // The worker and the number of attempts identify the lease, since taking the task again adds an attempt.
     const own = `worker = NULL, lease_until = NULL, lease = NULL
       WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'`;
     this.#insert = prepare(
@@ -142,24 +141,24 @@ export class TaskTable {
     );
   }
 
-  /** Returns the id: where a live task has the same key, that one's. What is stored already stays. */
+  /** Returns the id of the task, or of the live one that has its key. A task that is stored already is not stored again. */
   insert(row: NewRow): string {
     if (this.#insert.run(...row).changes === 1) return String(row[0]);
     return this.#findKey.get(row[6])?.id ?? String(row[0]);
   }
 
-  /** Without its result, a large one is not read. */
+  /** Reads the result, which may be large, only if `withResult` is true. */
   find(id: string, withResult: boolean): TaskRecord | undefined {
     const row = (withResult ? this.#findWithResult : this.#find).get(id);
     return row && recordOf(row);
   }
 
-  /** Makes delayed tasks that are due ready to be taken. */
+  /** Puts delayed tasks that are due into the queue. */
   promote(now: number): void {
     this.#promote.run(now);
   }
 
-  /** Takes the first of the candidates. A suspect is taken alone, and holds up those behind it till then. */
+  /** Takes the first of the candidates. A suspect is taken alone; until then, no task behind it is taken. */
   take({ worker, candidates, limit, isIdle, now, lease: { stored } }: Taker): TakenTask[] {
     const taken: TakenTask[] = [];
     for (const { seq, lost } of candidates.inOrder(limit)) {
@@ -170,7 +169,7 @@ export class TaskTable {
     return taken;
   }
 
-  // Each of these returns false where the lease was lost meanwhile: the task is somebody else's now, and so is its end.
+  // Each of these returns false if the lease was lost. Then another worker has the task, and records its end.
 
   beginAlone(worker: string, { seq, attempts }: TakenTask): boolean {
     return this.#beginAlone.run(seq, worker, attempts).changes === 1;
@@ -189,7 +188,7 @@ export class TaskTable {
     return this.#retry.run(now + Math.ceil(delay), now, seq, worker, attempts).changes === 1;
   }
 
-  /** Its worker lives: that it began alone does not count. */
+  /** Takes back that the task began alone, since its worker is alive. */
   giveBack(worker: string, { seq, attempts }: TakenTask, hasBegunAlone: boolean): boolean {
     return this.#giveBack.run(Number(hasBegunAlone), seq, worker, attempts).changes === 1;
   }
@@ -214,7 +213,7 @@ interface Row {
   readonly started_at: number | null;
   readonly finished_at: number | null;
   readonly error: string | null;
-  /** Absent where it was not asked for. */
+  /** Absent if it was not read. */
   readonly result?: string | null;
 }
 

@@ -1,5 +1,5 @@
-// One transaction of a worker: it renews leases, frees what dead workers had taken, and takes tasks. In this order, and for all
-// workers of this process: after the event loop was blocked, or the clock set, they shall not take from each other what runs here.
+// One transaction of a worker: it renews leases, frees the tasks of dead workers and takes tasks. It renews first, and for all
+// workers of this process, so that they do not take each other's running tasks after the event loop was blocked or the clock set.
 
 import { wallClockTime } from '../../clock.js';
 import type { Candidates } from './candidates.js';
@@ -14,7 +14,7 @@ export interface TurnResult {
   readonly isRenewed: boolean;
   readonly givenUp: readonly GivenUpTask[];
   readonly taken: readonly TakenTask[];
-  /** Whether there may be more than was taken. */
+  /** Whether there may be more to take. */
   readonly isMoreWaiting: boolean;
   /** When the next delayed task is due. */
   readonly nextDue: number;
@@ -35,7 +35,7 @@ export interface TurnOwner {
   turnFailed(error: unknown): void;
 }
 
-/** So many tasks are taken in one transaction. */
+/** At most this many tasks are taken in one transaction. */
 const batch = 100;
 
 export class Turn implements Write {
@@ -54,7 +54,7 @@ export class Turn implements Write {
     this.#lease = lease;
   }
 
-  /** Whether a worker is silent: then somebody has to look again when its grace is over. */
+  /** Whether a lease is in its grace. Then somebody has to look again when that is over. */
   get isAnySilent(): boolean {
     return this.#grace.isAny;
   }

@@ -1,20 +1,20 @@
-// Finds the tasks that nobody knows, each of them once, however many there are: a walk through the ready tasks, some at a time,
-// again and again.
+// Finds tasks that no process knows. It walks through the ready tasks again and again, a few at a time, so that it does not
+// matter how many there are.
 
 import { monotonicTime } from '../../clock.js';
 import type { KnownNames } from './known-names.js';
 import type { Position, QueuedTask, UpkeepTable } from './upkeep-table.js';
 
-/** How long an unknown task is left to workers that begin later before it is found, and between walks, in ms. */
+/** A task is unknown only after this many ms, since its worker may be starting. Also the time between two walks. */
 const unknownAfter = 1000;
 
-/** At most so many tasks are read in one step, by at most so many looks at the table. */
+/** A step reads at most this many tasks, by at most as many statements. */
 const stepSize = 250;
 
 /** Between steps, in ms. */
 const stepPause = 10;
 
-/** Walks take at most this part of the time. */
+/** Walks take at most this share of the time. */
 const share = 0.05;
 
 export class UnknownTasks {
@@ -30,18 +30,18 @@ export class UnknownTasks {
     this.#names = names;
   }
 
-  /** When to call {@link step}, in ms from now. */
+  /** In how many ms to call {@link step}. */
   get stepIn(): number {
     return this.#nextStepAt - monotonicTime();
   }
 
-  /** Begins anew in so many ms. */
+  /** Starts a new walk after this many ms. */
   restart(delay: number): void {
     this.#walk = undefined;
     this.#nextStepAt = monotonicTime() + delay;
   }
 
-  /** Takes a step, and returns what it has found: tasks that nobody was told of since then. */
+  /** Takes a step, and returns the unknown tasks in it that nobody has reported since then. */
   step(isKnownHere: (name: string) => boolean, since: number, now: number): QueuedTask[] {
     const startedAt = monotonicTime();
     this.#readNames(now);
@@ -49,7 +49,7 @@ export class UnknownTasks {
     this.#walk ??= new Walk();
     const walk = this.#walk;
     const found = walk.next(this.#table, isKnown).filter(({ runAt, toldAt }) => {
-      // One that is ready before its time was stored before the clock was set back, and so was one that was told of later.
+      // A time in the future was stored before the clock was set back.
       const isOld = runAt <= now - unknownAfter || runAt > now;
       return isOld && (toldAt === null || toldAt < since || toldAt > now);
     });
@@ -71,10 +71,10 @@ class Walk {
   spent = 0;
   isOver = false;
   #name = '';
-  /** The last task that was read of that name. */
+  /** The last task of that name that was read. */
   #position: Position | undefined = undefined;
 
-  /** Some tasks whose name is not known. */
+  /** Returns the next tasks whose name is not known. */
   next(table: UpkeepTable, isKnown: (name: string) => boolean): QueuedTask[] {
     const tasks: QueuedTask[] = [];
     for (let looks = 0; looks < stepSize && tasks.length < stepSize && !this.isOver; looks++) {

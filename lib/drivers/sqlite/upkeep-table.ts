@@ -1,4 +1,4 @@
-// What nobody waits for: tasks that are over for long, tasks that no worker knows, times of a clock that was set back.
+// The statements of the upkeep.
 
 import type { TaskInfo } from '../../task/types.js';
 import { prepare, type SqliteDatabase } from './database.js';
@@ -6,11 +6,11 @@ import { prepare, type SqliteDatabase } from './database.js';
 export interface QueuedTask extends TaskInfo {
   readonly seq: number;
   readonly runAt: number;
-  /** When it was reported that nobody knows it. */
+  /** When it was reported as unknown. */
   readonly toldAt: number | null;
 }
 
-/** Where a walk through the tasks of a name goes on. */
+/** Where a walk through the tasks of a name continues. */
 export interface Position {
   readonly priority: number;
   readonly seq: number;
@@ -19,7 +19,7 @@ export interface Position {
 /** At most this many rows per statement. */
 const batch = 1000;
 
-/** Clocks are set right by a little now and then, in ms. */
+/** Corrections of the clock up to this many ms do not count as setting it back. */
 const jitter = 1000;
 
 export class UpkeepTable {
@@ -79,18 +79,18 @@ export class UpkeepTable {
     return this.#isFinished.get(by) !== undefined;
   }
 
-  /** Removes tasks that were over by then, at most `limit`. Returns how many. */
+  /** Removes at most `limit` tasks that were over by then, and returns how many. */
   removeFinished(by: number, limit: number): number {
     return this.#remove.run(by, limit).changes;
   }
 
-  /** Whether something has happened in the future: then the clock was set back. */
+  /** Whether a stored time is in the future, which means that the clock was set back. */
   isAnyAhead(now: number): boolean {
     const { finished, delayed } = this.#latest.get() ?? {};
     return Math.max(finished ?? 0, delayed ?? 0) > now + jitter;
   }
 
-  /** What has happened in the future happens now: a delay begins anew, and so does the time that a task is kept. */
+  /** Replaces times in the future by now: delays start again, and so does the retention. */
   repairClock(now: number): void {
     this.#repairDelayed.run({ now });
     this.#repairFinished.run({ now });
@@ -100,7 +100,7 @@ export class UpkeepTable {
     return this.#nextName.get(after)?.name ?? undefined;
   }
 
-  /** The ready tasks of a name behind a position, not past the next priority. */
+  /** The ready tasks of a name and priority, behind a position. */
   queued(name: string, { priority, seq }: Position, limit: number): QueuedTask[] {
     return this.#queued.all(name, priority, seq, limit);
   }
@@ -109,7 +109,7 @@ export class UpkeepTable {
     return this.#nextPriority.get(name, below)?.priority ?? undefined;
   }
 
-  /** Stores that a task is reported. Returns false where it was by others since then. */
+  /** Stores the time of a report. Returns false if another process has reported the task since then. */
   tell(seq: number, since: number, now: number): boolean {
     return this.#tell.run({ seq, since, now }).changes === 1;
   }

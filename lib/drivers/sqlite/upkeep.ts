@@ -1,5 +1,5 @@
-// What one process does for the table besides its tasks, on a timer of its own, so that it is done while tasks come without
-// pause: removes tasks that are over for long, reports those that nobody knows, notices that the clock was set back.
+// Does what no task waits for: removes old records, reports unknown tasks, repairs times after the clock was set back. It has a
+// timer of its own, so that it is not held up by tasks that come without pause.
 
 import { clearTimeout, monotonicTime, setTimeout, wallClockTime } from '../../clock.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
@@ -10,24 +10,24 @@ import { UnknownTasks } from './unknown.js';
 import type { QueuedTask, UpkeepTable } from './upkeep-table.js';
 
 export interface UpkeepSettings {
-  /** In ms: so often a process notes what names it knows. It is thought to know them for twice as long. */
+  /** In ms. A process notes the names that it knows this often, and each note is valid for twice as long. */
   readonly lease: number;
   readonly pollInterval: number;
   readonly retention: number;
-  /** Those of the workers that still take tasks. The first one reports. */
+  /** The runners of the workers that still take tasks. The first one reports. */
   readonly runners: () => MessageRunner[];
 }
 
-/** So many finished tasks are removed in one transaction. */
+/** At most this many records are removed in one transaction. */
 const batch = 100;
 
-/** Between two transactions that remove tasks, in ms: other processes want to write too. */
+/** Between two transactions that remove records, in ms, so that other processes can write too. */
 const removalPause = 1;
 
 /** Between tries to note the names, in ms. */
 const noteRetry = 1000;
 
-/** Processes that start together may be so far apart, in ms, until all have noted their names. */
+/** Unknown tasks are looked for this long after the start, in ms, when processes that start together have noted their names. */
 const patience = 3000;
 
 export class Upkeep {
@@ -41,7 +41,7 @@ export class Upkeep {
   #timer: NodeJS.Timeout | undefined = undefined;
   #isStopped = true;
   #startedAt = 0;
-  /** When the names are to be noted again. */
+  /** When to note the names again. */
   #noteAt = 0;
 
   constructor(table: UpkeepTable, names: KnownNames, commits: GroupCommit, settings: UpkeepSettings) {
@@ -79,7 +79,7 @@ export class Upkeep {
     };
   }
 
-  /** To be called with each new worker. */
+  /** Call it for each new worker. */
   start(): void {
     this.#noteAt = monotonicTime();
     if (this.#isStopped) {
@@ -126,7 +126,7 @@ export class Upkeep {
     this.#commits.addLast(this.#note);
   }
 
-  /** Of several processes that find a task one reports it: the one that could store that it does. */
+  /** If several processes find a task, the one that stores the time of the report makes it. */
   #lookForUnknown(runner: MessageRunner, now: number): void {
     const found = this.#unknown.step((name) => runner.isKnownHere(name), this.#startedAt, now);
     if (found.length === 0) return;

@@ -1,4 +1,4 @@
-// A worker of the SQLite engine: takes tasks when there are some, keeps their leases, writes down how they ended.
+// A worker of the SQLite engine: takes tasks, keeps their leases and records how they ended.
 
 import { randomUUID } from 'node:crypto';
 import { clearTimeout, monotonicTime, setTimeout, wallClockTime } from '../../clock.js';
@@ -28,12 +28,12 @@ export interface SqliteWorkerSettings {
   readonly pollInterval: number;
   /** Renews the leases of all workers of this process. */
   readonly renewLeases: (now: number) => void;
-  /** Called when there may be something to take for other workers of this process. */
+  /** Called when other workers of this process may find something to take. */
   readonly onTakeable: () => void;
   readonly onClosed: (worker: SqliteWorker) => void;
 }
 
-/** How long close() tries to write down how tasks ended, in ms. */
+/** How long close() tries to record how tasks ended, in ms. */
 const closeTimeout = 4500;
 
 export class SqliteWorker implements DriverWorker, TurnOwner {
@@ -45,7 +45,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   readonly #commits: GroupCommit;
   readonly #settings: SqliteWorkerSettings;
   readonly #turn: Turn;
-  /** Tasks whose end is not written down yet. */
+  /** Tasks whose end is not recorded yet. */
   readonly #open = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined = undefined;
   #renewedAt = 0;
@@ -80,7 +80,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     return this.#isStopped;
   }
 
-  /** To be called when there may be something to take. */
+  /** Call it when there may be something to take. */
   takeSoon(): void {
     if (this.free > 0) this.#commits.addLast(this.#turn);
   }
@@ -89,7 +89,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     this.#settings.renewLeases(now);
   }
 
-  /** In a transaction of any worker of this process. */
+  /** Call it within a transaction, of any worker of this process. */
   renewLeases(now: number): void {
     this.#leases.renew(this.id, now, this.#settings.lease);
   }
@@ -106,7 +106,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     this.#settings.onClosed(this);
   }
 
-  /** Looks for what other processes have enqueued or left behind, and after the leases. */
+  /** Looks for tasks of other processes, enqueued or left behind, and at the leases. */
   readonly #tick = (): void => {
     const { lease, pollInterval } = this.#settings;
     this.#setTimer(Math.min(pollInterval, lease.renewal));
@@ -144,7 +144,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     return this.#renewedAt + this.#settings.lease.renewal - monotonicTime();
   }
 
-  /** After a turn was committed. */
+  /** Called after a turn has been committed. */
   turned({ isRenewed, givenUp, taken, isMoreWaiting, nextDue }: TurnResult): void {
     if (isRenewed || this.#open.size === 0) this.#renewedAt = monotonicTime();
     for (const { info, error } of givenUp) this.runner.report(info, error);
@@ -178,7 +178,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     );
     this.takeSoon();
     const isOurs = await end;
-    // Others may take the task, or again take tasks.
+    // Other workers may take this task now, or any task again.
     if (outcome.state === 'dropped' || outcome.state === 'unused' || isSuspect(task.lost)) this.#settings.onTakeable();
     if (!isOurs || outcome.state !== 'failed' || retryIn !== undefined) return;
     this.runner.report({ id: task.id, name: task.name, attempt: attemptOf(task) }, outcome.error);
@@ -194,7 +194,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     }
   }
 
-  /** Resolves with what `apply` returned: false where the lease was lost meanwhile, and the task is not ours any more. */
+  /** Resolves with what `apply` returned: false if the lease was lost, so that the task is no longer ours. */
   #write(isDurable: boolean, apply: () => boolean): Promise<boolean> {
     let isOurs = false;
     return new Promise((resolve) => {
@@ -213,7 +213,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     });
   }
 
-  /** Writes down how the attempt ended. */
+  /** Returns what records the end of the attempt. */
   #endOf(
     task: TakenTask,
     outcome: AttemptOutcome,
@@ -238,7 +238,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   }
 }
 
-/** In how many ms a task whose attempt has failed is to be tried again; undefined if it is not. */
+/** Returns after how many ms to try a failed task again, or undefined if it is not to be tried again. */
 function retryOf({ retries, failures }: TakenTask): number | undefined {
   if (retries === null) return undefined;
   const backoff: Backoff = JSON.parse(retries);
