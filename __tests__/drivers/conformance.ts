@@ -846,23 +846,37 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         expect((begun.at(-1) ?? 0) - (begun[0] ?? 0)).toBeGreaterThanOrEqual(10);
       });
 
-      test('leaves a task that it does not know to others, and reports it once', async () => {
+      test('leaves tasks that it does not know to others, and reports each of them once', async () => {
         const engine = await openEngine();
         const { onError, reports } = reporter();
         const ignorant = await engine.work([task('conformance.known', () => {})], { onError });
-        const { id } = await send(engine, { name: 'conformance.unknown', args: [1] });
-        await reports.count(1);
+        const unknown = task('conformance.unknown', (number: number) => number);
+        const enqueued = await Promise.all(Array.from({ length: 300 }, (_, number) => engine.enqueue(unknown, number)));
+        await reports.count(300);
         await sleep(1500); // Several polls.
-        expect(reports.all).toHaveLength(1);
+        expect(sorted(reports.all.map(({ context }) => context.task.id))).toEqual(sorted(enqueued.map(({ id }) => id)));
         expect(reports.all[0]).toMatchObject({
           error: { code: 'ERR_UNKNOWN_TASK', message: expect.stringContaining('conformance.unknown') },
-          context: { task: { id, name: 'conformance.unknown' } },
+          context: { task: { name: 'conformance.unknown' } },
         });
-        expect(await engine.get(id)).toMatchObject({ state: 'queued' });
+        expect(await engine.get(enqueued[0]?.id ?? '')).toMatchObject({ state: 'queued' });
         await ignorant.close();
-        const seen = await record(engine, 'conformance.unknown');
-        expect(await seen.next()).toEqual([1]);
-        expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
+        await engine.work([unknown]);
+        for (const { id } of enqueued)
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+      });
+
+      test('reports none that a work() call knows which follows soon, and runs each at its first attempt', async () => {
+        const engine = await openEngine();
+        const { onError, reports } = reporter();
+        const later = task('conformance.later', () => {});
+        const enqueued = await Promise.all(Array.from({ length: 30 }, () => engine.enqueue(later)));
+        await engine.work([task('conformance.sooner', () => {})], { onError });
+        await sleep(200);
+        await engine.work([later], { onError });
+        for (const { id } of enqueued)
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+        expect(reports.all).toEqual([]);
       });
 
       test('close() waits for what runs and takes nothing more', async () => {
