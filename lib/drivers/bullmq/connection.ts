@@ -11,7 +11,9 @@ export class Connection extends Redis {
   #left: object | undefined = undefined;
 
   constructor(options: RedisOptions) {
-    super({ ...options, lazyConnect: false, enableReadyCheck: true, replyMapping: 'legacy' });
+    // For so many ms ioredis keeps the process up after the end of a connection, also of one that is closed already.
+    const disconnectTimeout = 100;
+    super({ ...options, disconnectTimeout, lazyConnect: false, enableReadyCheck: true, replyMapping: 'legacy' });
     this.options.reconnectOnError = (error) => this.#leaves(error) || (options.reconnectOnError?.(error) ?? false);
     // BullMQ makes the connection that blocks by it. As a method it would have to have ioredis' type, which no subclass can.
     Object.defineProperty(this, 'duplicate', {
