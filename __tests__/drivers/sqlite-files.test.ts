@@ -81,7 +81,9 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
 
   function storedElsewhere(): string[] {
     return JSON.parse(
-      elsewhere("console.log(JSON.stringify(database.prepare('SELECT id FROM background_tasks').pluck().all()))"),
+      elsewhere(
+        "console.log(JSON.stringify(database.prepare('SELECT id FROM background_tasks ORDER BY seq').pluck().all()))",
+      ),
     );
   }
 
@@ -169,6 +171,27 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
     ids.push(await enqueue(second));
     expect(storedElsewhere()).toEqual(ids);
     expect(await first.get(ids[3] ?? '')).toMatchObject({ state: 'queued' });
+  });
+
+  it.each([
+    ['the log is removed', useOtherLibrary],
+    ['the locks are lost', dropLocks],
+  ])('a task is stored once if %s while it is being written', async (_, fault) => {
+    const engine = open();
+    const { pragma } = Database.prototype;
+    let isOver = false;
+    jest.spyOn(Database.prototype, 'pragma').mockImplementation(function (this: Database.Database, source, options) {
+      if (!isOver && source === 'synchronous = FULL') {
+        isOver = true;
+        fault();
+      }
+      return pragma.call(this, source, options);
+    });
+    const ids = await Promise.all([enqueue(engine), enqueue(engine)]);
+    jest.restoreAllMocks();
+    expect(isOver).toBe(true);
+    useElsewhere();
+    expect(storedElsewhere()).toEqual(ids);
   });
 
   it('get() sees what is in the file', async () => {
@@ -259,7 +282,7 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
     database.exec('COMMIT');
   });
 
-  it('the application may set another journal mode', async () => {
+  it('the application may set other modes of journal and locking', async () => {
     const database = connect();
     const engine = open({ database });
     const ids = [await enqueue(engine)];
@@ -268,6 +291,23 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
       ids.push(await enqueue(engine));
     }
     expect(storedElsewhere()).toEqual(ids);
+    for (const mode of ['EXCLUSIVE', 'NORMAL', 'EXCLUSIVE']) {
+      database.pragma('journal_mode = DELETE');
+      database.pragma(`locking_mode = ${mode}`);
+      database.pragma('journal_mode = WAL');
+      ids.push(await enqueue(engine));
+    }
+    expect(database.prepare('SELECT id FROM background_tasks ORDER BY seq').pluck().all()).toEqual(ids);
+  });
+
+  it('a database of a descriptor has no name to compare', async () => {
+    closeSync(openSync(path, 'a'));
+    const [file, journal] = [openSync(path, 'r+'), openSync(`${path}-journal`, 'w+')];
+    const database = new Database(file as unknown as string, { journalFd: journal } as Database.Options);
+    databases.push(database);
+    const engine = open({ database });
+    const id = await enqueue(engine);
+    expect(await engine.get(id)).toMatchObject({ state: 'queued' });
   });
 
   it('what it makes is for the owner only; what is there already keeps its mode', async () => {

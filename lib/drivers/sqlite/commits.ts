@@ -156,13 +156,21 @@ export class GroupCommit {
   /** Called after a commit. Writes what was promised again if it may not be in the file. */
   #end(written: readonly Write[]): void {
     const promised = written.filter(({ isDurable }) => isDurable);
-    const fault = promised.length > 0 ? this.#connection.fault() : undefined;
+    const fault = promised.length > 0 ? this.#fault() : undefined;
     for (const write of written) {
       if (fault !== undefined && write.isDurable) continue;
       this.#remove(write);
       write.committed();
     }
     if (fault !== undefined) this.#fail(promised, fault);
+  }
+
+  #fault(): unknown {
+    try {
+      return this.#connection.fault();
+    } catch (error) {
+      return error;
+    }
   }
 
   #fail(writes: readonly Write[], error: unknown): void {

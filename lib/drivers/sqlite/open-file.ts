@@ -20,6 +20,8 @@ export class OpenFile {
     this.#device = stats?.dev;
     this.#inode = stats?.ino;
     this.#lockedByte = lockedByte;
+    this.#lock = this.#findLock();
+    if (stats !== undefined && this.#lock !== undefined) devicesWithLocks.add(stats.dev);
   }
 
   hasItsName(): boolean {
@@ -28,12 +30,11 @@ export class OpenFile {
   }
 
   isUnlocked(): boolean {
-    if (this.#lockedByte === undefined || this.#device === undefined) return false;
-    if (this.#lock?.isHeld() === true) return false;
+    if (this.#lockedByte === undefined || this.#lock?.isHeld() === true) return false;
+    if (this.#device === undefined || !devicesWithLocks.has(this.#device)) return false;
     this.close();
-    this.#lock = this.#findLock(this.#lockedByte);
-    if (this.#lock !== undefined) devicesWithLocks.add(this.#device);
-    return this.#lock === undefined && devicesWithLocks.has(this.#device);
+    this.#lock = this.#findLock();
+    return this.#lock === undefined;
   }
 
   /** Whether this process has the file open. True if the system does not tell. */
@@ -47,7 +48,9 @@ export class OpenFile {
   }
 
   /** Looks at all descriptors, since SQLite locks a file once for all of its connections. */
-  #findLock(byte: number): FileLock | undefined {
+  #findLock(): FileLock | undefined {
+    const byte = this.#lockedByte;
+    if (byte === undefined) return undefined;
     for (const descriptor of this.#descriptors() ?? []) {
       const lock = FileLock.find(descriptor, byte);
       if (lock !== undefined) return lock;

@@ -14,19 +14,25 @@ const lockedByte = { file: 0x40000002, index: 128 };
 export class OpenFiles {
   readonly #journalMode;
   readonly #lockingMode;
+  readonly #read;
   /** The name by which the file was opened, which may be a link. */
   readonly #name: string;
   /** The name without links, as SQLite has it. Empty for a database in memory. */
   readonly realName: string;
   #files: readonly OpenFile[] = [];
   #log: OpenFile | undefined = undefined;
+  /** Of journal and locking, when the files were looked at. */
+  #modes = '';
 
   constructor(database: SqliteDatabase, name?: string) {
     this.#journalMode = prepare<{ journal_mode: string }>(database, 'PRAGMA journal_mode');
     this.#lockingMode = prepare<{ locking_mode: string }>(database, 'PRAGMA locking_mode');
+    this.#read = prepare(database, 'SELECT 1 FROM sqlite_master LIMIT 1');
     const databases = prepare<{ name: string; file: string }>(database, 'PRAGMA database_list').all();
-    this.realName = databases.find((attached) => attached.name === 'main')?.file ?? '';
-    this.#name = name ?? this.realName;
+    const realName = databases.find((attached) => attached.name === 'main')?.file ?? '';
+    // A database that was opened by a descriptor, say, has no name to compare.
+    this.realName = name !== undefined || existsSync(realName) ? realName : '';
+    this.#name = name ?? realName;
     this.#look();
   }
 
@@ -35,8 +41,8 @@ export class OpenFiles {
     if (this.realName === '') return undefined;
     if (this.#log === undefined && existsSync(this.#logName)) this.#look();
     const fault = this.#find();
-    if (fault === undefined || this.#log?.isOpen() !== false) return fault;
-    this.#look(); // The connection itself has closed the log, since the application has set another journal mode.
+    if (fault === undefined || !this.#hasChangedItself()) return fault;
+    this.#look();
     return this.#find();
   }
 
@@ -47,6 +53,15 @@ export class OpenFiles {
 
   close(): void {
     for (const file of this.#files) file.close();
+  }
+
+  /** Whether the connection has other files since the application has set another mode. */
+  #hasChangedItself(): boolean {
+    return this.#readModes() !== this.#modes || this.#log?.isOpen() === false;
+  }
+
+  #readModes(): string {
+    return `${this.#journalMode.get()?.journal_mode} ${this.#lockingMode.get()?.locking_mode}`;
   }
 
   #find(): FilesLost | undefined {
@@ -64,9 +79,11 @@ export class OpenFiles {
   #look(): void {
     this.close();
     if (this.realName === '') return;
-    const hasLog = this.#journalMode.get()?.journal_mode === 'wal';
+    this.#read.get(); // SQLite opens the log when it reads, not when the mode is set.
+    this.#modes = this.#readModes();
+    const hasLog = this.#modes.startsWith('wal ');
     // In exclusive locking mode, the index of the log is in memory.
-    const hasIndex = hasLog && this.#lockingMode.get()?.locking_mode === 'normal';
+    const hasIndex = this.#modes === 'wal normal';
     this.#log = hasLog ? new OpenFile(this.#logName) : undefined;
     this.#files = [
       new OpenFile(this.realName, hasLog ? lockedByte.file : undefined),
