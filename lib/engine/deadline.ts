@@ -1,4 +1,4 @@
-// A call with a deadline: a store that is away must not keep anybody waiting.
+// A call with a time limit: a store that is out of reach must not keep its callers waiting.
 
 import { clearTimeout, setTimeout } from '../clock.js';
 
@@ -6,8 +6,8 @@ import { clearTimeout, setTimeout } from '../clock.js';
 const deadline = 4500;
 
 /**
- * Rejects with what the call rejects with, or with an error once 4.5 s have passed. `expired` is aborted then: a call of
- * several steps looks at it before each of them, so that nothing is stored for somebody who was told that it failed.
+ * Rejects as the call does, or after 4.5 s. Then `expired` is aborted: a call of several steps checks it before each of them, so
+ * that nothing is stored after its caller has been told that it failed.
  */
 export async function withDeadline<T>(call: (expired: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();

@@ -1,18 +1,19 @@
-// What becomes of a task whose workers die while it runs. It may be what kills them, or it may only have stood beside that.
+// What happens to a task whose workers die while it runs. It may have killed them, or it may only have run beside the task
+// that did.
 
 import { BackgroundTasksError } from '../errors.js';
 
-/** After so many deaths of its worker a task is a suspect: it runs alone in its process, so that it takes no other along. */
+/** After this many deaths of its worker a task is a suspect: it runs alone in its process, so that it takes no others with it. */
 const suspectAfter = 3;
 
-/** A suspect has failed once its worker has died so many times while it ran alone. */
+/** A suspect fails once its worker has died this many times while it ran alone. */
 const mostDeathsAlone = 2;
 
 export function isSuspect(deaths: number): boolean {
   return deaths >= suspectAfter;
 }
 
-/** Of a suspect that is to run again: whether it has begun alone too often, and none of those workers lived to tell the end. */
+/** For a suspect that is to run again: whether it has begun alone too often, with no worker that lived to store how it ended. */
 export function isGivenUp(timesAlone: number): boolean {
   return timesAlone >= mostDeathsAlone;
 }

@@ -1,5 +1,5 @@
-// The workers of one engine in this process, and the order in which their attempts begin: by time slice, so that the event
-// loop gets its turn, and a suspect (deaths.ts) only while nothing else runs.
+// The workers of one engine in this process, and the order in which their attempts begin: in time slices, so that the event loop
+// gets its turn, and a suspect (see deaths.ts) only while nothing else runs.
 
 import { setImmediate } from '../clock.js';
 import { TimeSlice } from '../time-slice.js';
@@ -19,7 +19,7 @@ export class Starts {
   #isScheduled = false;
   readonly #slice = new TimeSlice();
 
-  /** True while a task runs alone or waits for that: then no other is to be taken. */
+  /** True while a task runs alone or waits to do so. No other task is taken then. */
   get isBlocked(): boolean {
     return this.#isAloneRunning || this.#aloneWaiting > 0;
   }
@@ -30,7 +30,7 @@ export class Starts {
     this.#schedule();
   }
 
-  /** To be called when an attempt that has begun is over. */
+  /** Called when an attempt that has begun has ended. */
   ended({ isAlone }: Start): void {
     this.#running--;
     if (isAlone) this.#isAloneRunning = false;
@@ -47,7 +47,7 @@ export class Starts {
     this.#isScheduled = false;
     this.#slice.begin();
     for (let [next] = this.#waiting; next !== undefined; [next] = this.#waiting) {
-      // Whatever is in the way schedules the next look when it ends.
+      // The attempt that is in the way schedules the pump when it ends.
       if (this.#isAloneRunning || (next.isAlone && this.#running > 0)) return;
       this.#waiting.shift();
       if (next.isAlone) this.#aloneWaiting--;
@@ -61,7 +61,7 @@ export class Starts {
   };
 }
 
-/** What workers know of each other. */
+/** A worker, as the other workers of its engine see it. */
 export interface Colleague {
   knows(name: string): boolean;
   /** Called when there may be a task to take. */

@@ -1,4 +1,4 @@
-// What a worker has to tell: tasks that failed for good, tasks that it does not know, a store that is out of reach.
+// What a worker reports: tasks that failed for good, tasks that it does not know, a store that is out of reach.
 
 import { clearTimeout, monotonicTime, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
@@ -45,8 +45,8 @@ export abstract class WorkerReports {
   }
 
   /**
-   * A worker goes on by itself when its store is back, but not in silence: the logger is told, at most once a minute. Neither
-   * the text nor an answer in between changes that: a client may count up in its messages, and a store may come and go.
+   * A worker recovers by itself when its store is back, but the logger is told of the outage, at most once a minute. A new text or
+   * a short recovery does not make it more often: clients put counters into their messages, and a store may come and go.
    */
   storeFailed(error: unknown): void {
     if (monotonicTime() < this.#outageToldAt + silence) return;
@@ -55,7 +55,7 @@ export abstract class WorkerReports {
     this.#track(() => this.#reporter.log(error, undefined, message));
   }
 
-  /** Waits until all reports have been taken. Not for ever: an `onError` that never settles must not hold up the shutdown. */
+  /** Waits until all reports have been taken, but not for ever: an `onError` that never settles must not hold up the shutdown. */
   async reported(): Promise<void> {
     if (this.#open.size === 0) return;
     let timer: NodeJS.Timeout | undefined;
@@ -79,13 +79,13 @@ export abstract class WorkerReports {
 
 const mostUnknown = 10_000;
 
-/** Between two lines about the same outage, or the same name, in ms. */
+/** The time between two lines about an outage, or about the same name, in ms. */
 const silence = 60_000;
 
 /** How long close() waits for reports that `onError` or the logger still works on, in ms. */
 const patience = 4500;
 
-/** `more`: how many others of that name were met since the last line about it. */
+/** `more`: how many other tasks of that name were met since it was last logged. */
 export function unknownTaskError(name: string, more = 0): BackgroundTasksError {
   const others = more > 0 ? ` (${more} more like it since the last report)` : '';
   return new BackgroundTasksError(
