@@ -13,6 +13,7 @@ import { fileURLToPath } from 'node:url';
 
 const require = createRequire(import.meta.url);
 require('../__tests__/drivers/fixtures/typescript.cjs');
+const { task } = require('../lib/index.ts');
 
 const patience = 120_000;
 
