@@ -334,10 +334,10 @@ describe('after(), the response gone', () => {
 
   const unanswerable = expect.objectContaining({
     code: 'ERR_NO_RESPONSE_CONTEXT',
-    message: expect.stringContaining('"when" has nothing to ask'),
+    message: expect.stringContaining('"when" cannot be asked'),
   });
 
-  it('throws ERR_NO_RESPONSE_CONTEXT where "when" has nothing to ask, and counts no task', async () => {
+  it('throws ERR_NO_RESPONSE_CONTEXT where "when" cannot be asked, and counts no task', async () => {
     const run = jest.fn();
     const { middleware, called } = await callLate(() => {
       expect(() => after(task('success', run, { when: 'success' }))).toThrow(unanswerable);
