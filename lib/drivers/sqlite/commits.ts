@@ -20,6 +20,9 @@ export interface Write {
 /** How long a transaction takes writes, in ms. */
 const timeSlice = 5;
 
+/** A transaction after which the files are checked relies on a check before it that is not older than this, in ms. */
+const checkValidity = 5;
+
 /** Between tries while the database is locked, in ms. Kept short, because SQLite does not queue those that wait for a lock. */
 const longestBusyDelay = 25;
 
@@ -41,6 +44,8 @@ export class GroupCommit {
   #isScheduled = false;
   #busyDelay = 0;
   #retryDelay = 0;
+  /** When the files were last found to be in order. */
+  #checkedAt = Number.NEGATIVE_INFINITY;
   readonly #idleListeners: (() => void)[] = [];
 
   constructor(connection: Connection) {
@@ -124,8 +129,9 @@ export class GroupCommit {
   #transaction(tried: Write[]): void {
     const { database } = this.#connection;
     if (database.inTransaction) throw new TransactionOpen();
-    this.#connection.ensure();
-    this.#connection.setDurable(this.#isAnyDurable());
+    const isDurable = this.#isAnyDurable();
+    if (!isDurable || monotonicTime() > this.#checkedAt + checkValidity) this.#connection.ensure();
+    this.#connection.setDurable(isDurable);
     const sliceEnd = monotonicTime() + timeSlice;
     try {
       this.#begin.run();
@@ -156,18 +162,23 @@ export class GroupCommit {
   /** Called after a commit. Writes what was promised again if it may not be in the file. */
   #end(written: readonly Write[]): void {
     const promised = written.filter(({ isDurable }) => isDurable);
-    const fault = promised.length > 0 ? this.#fault() : undefined;
+    const fault = promised.length > 0 ? this.#check() : undefined;
     for (const write of written) {
       if (fault !== undefined && write.isDurable) continue;
       this.#remove(write);
       write.committed();
     }
-    if (fault !== undefined) this.#fail(promised, fault);
+    if (fault === undefined) return;
+    this.#fail(promised, fault);
+    this.#retryDelay = 0; // The next transaction opens the file again.
   }
 
-  #fault(): unknown {
+  #check(): unknown {
+    this.#checkedAt = Number.NEGATIVE_INFINITY;
     try {
-      return this.#connection.fault();
+      const fault = this.#connection.fault();
+      if (fault === undefined) this.#checkedAt = monotonicTime();
+      return fault;
     } catch (error) {
       return error;
     }
