@@ -111,7 +111,7 @@ describe('the TypeScript code', () => {
     expect(messages.get(file)).toEqual([]);
   });
 
-  it('is all found', () => {
+  it('is found in full', () => {
     const fences = files.flatMap((file) => read(file).match(/^ *```ts$/gm) ?? []);
     expect(blocks).toHaveLength(fences.length);
   });
@@ -162,7 +162,7 @@ describe('README.md', () => {
     );
   }, 60_000);
 
-  describe('shows logger lines that print the task, the stack, and what was thrown if it is no error', () => {
+  describe('shows logger lines that print the task, the stack, and what was thrown if it is not an error', () => {
     const importLibrary = "import { backgroundTasks } from 'express-background-tasks';\n";
     const lines: Record<string, string> = {
       console: 'app.use(backgroundTasks());\n',

@@ -171,7 +171,7 @@ describeWith({ node: 22 }, 'the uploads of the example', () => {
     });
   });
 
-  it('are worked on by a process of their own, which ends its task at SIGTERM', async () => {
+  it('are run by a process of their own, which ends its task at SIGTERM', async () => {
     openEngine();
     const { analyseUpload } = require('../example/uploads') as typeof import('../example/uploads.js');
     const file = join(directory, 'an.upload');

@@ -171,7 +171,7 @@ describe('promise 14: fail early, in backgroundTasks()', () => {
     );
   });
 
-  it('throws for bad options that are inherited or computed, as it reads those', () => {
+  it('throws for invalid options that are inherited or computed, since it reads those as well', () => {
     class Options {
       get timeout(): number {
         return -5;

@@ -285,7 +285,7 @@ describe('the tasks of a worker', () => {
     );
   });
 
-  it('are known by name; ten run at the same time unless said otherwise', () => {
+  it('are known by name, and ten run at the same time by default', () => {
     const runner = new MessageRunner([task('a', () => {}), task('b', () => {})]);
     expect(runner.names).toEqual(['a', 'b']);
     expect([runner.knows('b'), runner.knows('c')]).toEqual([true, false]);

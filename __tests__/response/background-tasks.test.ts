@@ -213,7 +213,7 @@ describe('promise 14: fail early, in add', () => {
     });
   });
 
-  it('gives the hint to pass the function to who passed its call', async () => {
+  it('says to pass the function if its call was passed', async () => {
     const { respond } = await serveTasks();
     const sendWelcome = async (): Promise<void> => {};
     await respond((tasks) => {

@@ -388,7 +388,7 @@ describe('promise 13: at its timeout close() gives up', () => {
     expect(signal?.reason.name).toBe('AbortError');
   });
 
-  it('waits no longer for an onError that does not settle', async () => {
+  it('does not wait for an onError that does not settle', async () => {
     const onError = jest.fn(never);
     const { middleware, respond } = await serveTasks({ onError });
     const running = gate();

@@ -149,7 +149,7 @@ describe('over HTTP/1', () => {
   it.each([
     ['small', Buffer.from('whole')],
     ['large', large],
-  ])('encrypted, a %s answer is completed behind which the socket is destroyed', async (_size, body) => {
+  ])('a %s encrypted answer is completed if the socket is destroyed afterwards', async (_size, body) => {
     const { app, tasks, outcomes } = appWith(async (req, res, add) => {
       res.on('finish', () => req.socket.destroy());
       await sleep(0);

@@ -67,7 +67,7 @@ it('close() gives tasks up by time slices', async () => {
   expect(middleware.stats).toMatchObject({ pending: 0, running: 0, abandoned: count + 1 });
 });
 
-it('it does so across many responses', async () => {
+it('close() does so across many responses', async () => {
   const { middleware, respond } = await serveTasks({ onError: () => {} });
   for (let response = 0; response < 100; response++) {
     await respond((tasks) => {

@@ -106,7 +106,7 @@ describe.each(calls)('%s in a task', (_title, call) => {
     expect(served.middleware.stats).toMatchObject({ running: 0, succeeded: 4 });
   });
 
-  it('waits in a task of other middleware', async () => {
+  it('waits in a task of another middleware', async () => {
     const [ours, theirs] = [await serveTasks(), await serveTasks()];
     const other = deferred();
     await theirs.respond((tasks) => tasks.add(() => other.promise));
@@ -117,7 +117,7 @@ describe.each(calls)('%s in a task', (_title, call) => {
     expect(await handle.finished).toMatchObject({ status: 'succeeded' });
   });
 
-  it('waits once the task is over, where a task has left the call behind', async () => {
+  it('waits if the call is made by something that an ended task has left behind', async () => {
     const served = await serveTasks();
     const over = deferred();
     const called = deferred<unknown>();
@@ -220,7 +220,7 @@ describe.each(calls)('%s in onError', (_title, call) => {
     expect(served.middleware.stats).toMatchObject({ succeeded: 1, failed: 1, abandoned: 0 });
   });
 
-  it('waits for the others where nobody awaits it', async () => {
+  it('waits for the others if it is not awaited', async () => {
     const called = deferred<ReturnType<typeof watch>>();
     const served: ServedTasks = await serveTasks({
       onError: () => {
@@ -238,7 +238,7 @@ describe.each(calls)('%s in onError', (_title, call) => {
     await waiting.promise;
   });
 
-  it('waits in the onError of other middleware', async () => {
+  it('waits in the onError of another middleware', async () => {
     const theirs = await serveTasks();
     const called = deferred<ReturnType<typeof watch>>();
     const ours = await serveTasks({
@@ -282,7 +282,7 @@ describe.each(calls)('%s in the logger', (_title, call) => {
 });
 
 describe('idle() in a task', () => {
-  it('does not wait for what is behind that task, which cannot begin before', async () => {
+  it('does not wait for the tasks behind that task, which cannot begin earlier', async () => {
     const served = await serveTasks();
     const other = deferred();
     await served.respond((tasks) => tasks.add(() => other.promise));
@@ -334,7 +334,7 @@ describe('close() in a task', () => {
     expect(await middleware.close()).toEqual({ succeeded: 1, failed: 0, abandoned: [] });
   });
 
-  it('gives up at its timeout what is behind the task, and others, but not the task', async () => {
+  it('gives up the tasks behind the task, and others, at its timeout, but not the task itself', async () => {
     const served = await serveTasks();
     const stuck = await served.respond((tasks) => tasks.add(task('stuck', () => new Promise(() => {}))));
     while (stuck.status !== 'running') await nextTurn();
@@ -361,7 +361,7 @@ describe('close() in a task', () => {
     expect(ran).not.toHaveBeenCalled();
   });
 
-  it('gives up the task too where somebody outside waits for it', async () => {
+  it('gives up the task as well if a call from outside waits for it', async () => {
     const served = await serveTasks();
     const handle = await callInTask(served, () => served.middleware.close(minute).then(() => new Promise(() => {})));
     const { abandoned } = await served.middleware.close({ timeout: 5 });
@@ -382,7 +382,7 @@ describe('close() in a task', () => {
     expect(abandoned.map(({ id }) => id)).toEqual([stuck.id, handle.id]);
   });
 
-  it('has a timeout of its own where a task has closed before and still runs', async () => {
+  it('has a timeout of its own if a task has closed before and still runs', async () => {
     const served = await serveTasks();
     const closed = deferred();
     const handle = await callInTask(served, async () => {
@@ -395,7 +395,7 @@ describe('close() in a task', () => {
     expect(abandoned.map(({ id }) => id)).toEqual([handle.id]);
   });
 
-  it('lets what is behind the task run where the task does not await it', async () => {
+  it('lets the tasks behind run if the task does not await it', async () => {
     const served = await serveTasks();
     const ran = jest.fn();
     const report = deferred<CloseReport>();

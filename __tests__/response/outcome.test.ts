@@ -138,7 +138,7 @@ describe('over HTTP/2', () => {
   it.each([
     ['of a whole response', 10, false, true],
     ['of a client that left', 64 * 1024 * 1024, true, false],
-  ])('tells %s also who adds a task once all is over', async (_title, size, leaveEarly, completed) => {
+  ])('tells %s also to a task that is added after the end', async (_title, size, leaveEarly, completed) => {
     const outcomes = await exchanged((res) => res.end(Buffer.alloc(size)), leaveEarly, 'after it was closed');
     expect(outcomes).toMatchObject([{ statusCode: 200, completed }]);
   });
@@ -386,7 +386,7 @@ describe.each(expresses)('Express %s', (version, express) => {
       expect(watched.outcomes).toEqual([{ statusCode: 200, completed: false, error }]);
     });
 
-    it('takes a destroyed response with bytes still pending for broken off', async () => {
+    it('treats a destroyed response with pending bytes as cut off', async () => {
       const { watched, res } = await stall((res) => res.end(large));
       res.destroy();
       await watched.add(res).finished;
@@ -459,7 +459,7 @@ describe.each(expresses)('Express %s', (version, express) => {
       expect(watched.outcomes).toEqual([{ statusCode: 200, completed: false }]);
     });
 
-    it('runs tasks of a handler that answers into the void', async () => {
+    it('runs the tasks of a handler that answers after the client has left', async () => {
       const { watched, socket, res } = await pending((res, { add }) => add(res));
       const closed = once(res, 'close');
       socket.destroy();
@@ -470,7 +470,7 @@ describe.each(expresses)('Express %s', (version, express) => {
       expect(watched.outcomes).toEqual([{ statusCode: 200, completed: false }]);
     });
 
-    it('runs a task that is added after an answer into the void', async () => {
+    it('runs a task that is added after an answer that nobody receives', async () => {
       const { watched, socket, res } = await pending(neverMind);
       const closed = once(res, 'close');
       socket.destroy();

@@ -256,7 +256,7 @@ describe('promise 2: concurrency', () => {
     expect(middleware.stats.succeeded).toBe(5);
   });
 
-  it('serves the response first that is over first, whichever was added to first', async () => {
+  it('starts with the response that is over first, whichever got a task first', async () => {
     const { middleware, open, respond } = await serveTasks({ concurrency: 1 });
     const order: string[] = [];
     const slow = await open((tasks) => tasks.add(() => order.push('added first')));
@@ -427,7 +427,7 @@ describe('promise 2: concurrency', () => {
       expect(order).toEqual(['a1', 'a2', 'a3', 'b1', 'b2', 'c1', 'a4', 'a5', 'a6']);
     });
 
-    it('not while nobody waits any more', async () => {
+    it('not when nothing waits any more', async () => {
       const { middleware, respond } = await serveTasks({ concurrency: 2 });
       const order: string[] = [];
       const [first, second] = [gate(() => order.push('a1')), gate()];

@@ -28,7 +28,7 @@ describe('a queue', () => {
     );
   });
 
-  it('lets go of what has left it: it does not lead to those that followed', () => {
+  it('releases what has left it: that does not lead to those behind it', () => {
     const queue = new Queue<Item>();
     const first = new Item();
     queue.push(first);

@@ -135,7 +135,7 @@ describe('promise 3: sync or async, the same function, the same arguments', () =
     expect(fn.mock.calls).toEqual([[1], [2], [1]]);
   });
 
-  it('takes arguments that change until the task runs as they are then', async () => {
+  it('passes arguments as they are when the task runs', async () => {
     const { open } = await serveTasks();
     const order = { state: 'new' };
     const { added, end } = await open((tasks) => tasks.add(({ state }) => state, order));

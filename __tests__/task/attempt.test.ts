@@ -349,7 +349,7 @@ describe('promise 10: timeout', () => {
       expect(controllers).not.toHaveBeenCalled();
     });
 
-    it('makes one AbortController for who reads the signal, and none for a timeout alone', async () => {
+    it('makes one AbortController when the signal is read, and none for a timeout alone', async () => {
       const controllers = spyOnAbortController();
       const { middleware, respond } = await serveTasks({ timeout: 1 });
       await respond((tasks) => tasks.add(never));

@@ -160,7 +160,7 @@ describe('after()', () => {
     expect(events).toEqual(['first', 'second', 'third', 'fourth']);
   });
 
-  it('starts a list again that has ended, from what a task left running', async () => {
+  it('starts an ended list again from what a task has left running', async () => {
     const { middleware, respond } = await serveTasks();
     const released = deferred();
     const added = deferred<TaskHandle>();
@@ -359,7 +359,7 @@ describe('currentTask()', () => {
     expect(names).toEqual(['outer', 'next', 'inner']);
   });
 
-  it('still tells what a task left running about it, once it is over', async () => {
+  it('is still there for what a task has left running, once the task is over', async () => {
     const { middleware, respond } = await serveTasks();
     const released = deferred();
     const late = deferred<unknown>();

@@ -345,7 +345,7 @@ describe('the default log', () => {
     expect(printed[0]).toMatch(`(POST /mounted${path}): Error: no mail server\n    at `);
   });
 
-  it('takes the name of a task for no format', async () => {
+  it('does not treat the name of a task as a format', async () => {
     await logOf(
       '/',
       Object.defineProperty(() => raise(new Error('boom')), 'name', { value: '100%c %s' }),
@@ -360,7 +360,7 @@ describe('the default log', () => {
     ['no', "'no'"],
     [{ code: 7 }, '{ code: 7 }'],
     [['a', ['b', ['c']]], "[ 'a', [Array] ]"],
-  ])('says what was thrown where it is no Error: %p', async (value, shown) => {
+  ])('says what was thrown if it is not an Error: %p', async (value, shown) => {
     const { logger, records } = keepingLogger();
     await logOf('/', () => raise(value), { logger });
     expect(records[0]?.message).toBe(`Background task "anonymous" failed: it threw ${shown}`);

@@ -36,7 +36,7 @@ describe('retryDelay', () => {
     expect([1, 2, 3].map((retry) => retryDelay(retry, { ...backoff, factor: 1 }))).toEqual([100, 100, 100]);
   });
 
-  it('grows no further than maxDelay', () => {
+  it('does not exceed maxDelay', () => {
     expect([4, 5, 6, 10_000].map((retry) => retryDelay(retry, backoff))).toEqual([800, 1000, 1000, 1000]);
   });
 
@@ -45,7 +45,7 @@ describe('retryDelay', () => {
     expect(retryDelay(10_000, { ...backoff, minDelay: 0, jitter: true })).toBe(0);
   });
 
-  it('is drawn between half and the whole of its value with jitter', () => {
+  it('is between half and all of its value with jitter', () => {
     const random = jest.spyOn(Math, 'random');
     const jittered = { ...backoff, jitter: true };
     random.mockReturnValue(0);

@@ -113,7 +113,7 @@ describe('work()', () => {
   });
 });
 
-describe('what is no task is a function like any other', () => {
+describe('anything but a task is a function like any other', () => {
   const own = task('a task', () => {}, { when: () => false });
 
   it.each<[string, () => unknown]>([

@@ -90,7 +90,7 @@ describe('task()', () => {
       );
     });
 
-    it('the handler: not undefined, which is mostly one that was misspelled, beside options', () => {
+    it('the handler: not undefined, which is usually a misspelling, beside options', () => {
       expect(() => define('bad handler', undefined, { timeout: 1 })).toThrow(
         expect.objectContaining({ code: 'ERR_INVALID_TASK', message: expect.stringContaining('not undefined') }),
       );
@@ -205,7 +205,7 @@ describe('task()', () => {
       expect(handler).toHaveBeenCalledTimes(4);
     });
 
-    it('puts its options over the old ones and keeps the others, copy after copy', async () => {
+    it('applies its options over the old ones and keeps the others, copy after copy', async () => {
       const handler = jest.fn(() => Promise.reject(error));
       const original = task('original', handler, { retries: { limit: 2, minDelay: 1 }, when: 'success' });
       const always = original.with({ when: 'always' });

@@ -326,7 +326,7 @@ describe('promise 15: observable', () => {
     expect(trace).toHaveBeenCalledTimes(1);
   });
 
-  it('tells a subscriber that comes midway of the attempts that begin after it', async () => {
+  it('tells a late subscriber of the attempts that begin after it', async () => {
     const { middleware, respond } = await serveTasks();
     const begun = deferred();
     const released = deferred();
@@ -364,7 +364,7 @@ describe('promise 15: observable', () => {
     expect(reports).toHaveLength(1);
   });
 
-  it('tells of the response no longer once the task is over', async () => {
+  it('no longer refers to the response once the task is over', async () => {
     const { middleware, respond } = await serveTasks();
     const handle = await respond((tasks) => tasks.add((_arg: number) => {}, 1));
     await middleware.idle();
