@@ -57,8 +57,16 @@ declare global {
 }
 `;
 
-/** Packages that are no dependencies of this one, as far as the documentation uses them. */
+/** What is not installed here, or is newer than the types of Node.js that are, as far as the documentation uses it. */
 const foreignModules = `
+declare module 'node:sqlite' {
+  export class DatabaseSync {
+    constructor(path: string, options?: { timeout?: number });
+    exec(sql: string): void;
+    prepare(sql: string): { all(...values: (string | number | null)[]): Record<string, string | number | null>[] };
+    close(): void;
+  }
+}
 declare module '@vercel/functions' {
   export const waitUntil: (promise: Promise<unknown>) => void | undefined;
 }

@@ -1,5 +1,5 @@
-// The conformance suite: what every engine must do, run against each of them. It needs Jest, the library's public entry
-// and, of the folder fixtures, worker-process.ts, send.ts and typescript.cjs: copy the four to test a driver of yours.
+// The conformance suite: what every engine must do, run against each of them. To test a driver of your own, follow the steps
+// under "Writing an engine" in docs/engines.md.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { type ChildProcess, fork } from 'node:child_process';
