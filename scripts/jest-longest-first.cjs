@@ -9,6 +9,8 @@ const longest = [
   'bullmq-outages',
   'pg-boss-outages',
   'pg-boss',
+  'sqlite-upkeep',
+  'sqlite-conformance',
   'sqlite',
   'bullmq-conformance',
   'celery-workers',

@@ -1,4 +1,4 @@
-// The SQLite engine: the conformance suite, and what only this engine promises.
+// The SQLite engine: what only this engine promises.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
@@ -13,7 +13,6 @@ import { backgroundTasks, currentTask, type TaskEngine, type TaskRecord, task, t
 import { deferred } from '../fixtures/deferred.js';
 import { serve } from '../fixtures/serve.js';
 import { fakeTimeouts } from '../fixtures/timeouts.js';
-import { describeConformance, type FragileStore } from './conformance.js';
 import { send } from './fixtures/send.js';
 import { describeWith } from './requirements.js';
 
@@ -29,23 +28,6 @@ function newPath(): string {
 
 afterAll(() => rmSync(directory, { recursive: true }));
 
-/** Another process that does not end its transaction makes the store fail. */
-function createStore(): FragileStore {
-  const path = newPath();
-  let blocker: Database.Database | undefined;
-  return {
-    config: { path, lease: 1500, pollInterval: 100 },
-    stop: () => {
-      blocker = new Database(path);
-      blocker.exec('BEGIN EXCLUSIVE');
-    },
-    start: () => {
-      blocker?.close();
-    },
-    remove: () => {},
-  };
-}
-
 if (Number.parseInt(process.versions.node, 10) < 22) {
   it('better-sqlite3 13 on an older Node.js is refused with ERR_ENGINE_UNAVAILABLE, before it ends the process', () => {
     expect(() => sqlite({ path: newPath() })).toThrow(
@@ -58,12 +40,6 @@ if (Number.parseInt(process.versions.node, 10) < 22) {
 }
 
 describeWith({ node: 22 }, 'sqlite', () => {
-  describeConformance('sqlite', {
-    module: join(__dirname, 'fixtures/sqlite.ts'),
-    createStore,
-    createFragileStore: createStore,
-  });
-
   const engines: TaskEngine[] = [];
   const databases: Database.Database[] = [];
 
