@@ -1,9 +1,10 @@
 // One connection to RabbitMQ with one channel, which confirms what it is sent. Once either is lost, both are.
 
-import type { ChannelModel, ConfirmChannel, Options, SocketOptions } from 'amqplib';
+import type { ChannelModel, ConfirmChannel, Options } from 'amqplib';
 import { monotonicTime, sleep } from '../../clock.js';
 import { BackgroundTasksError } from '../../errors.js';
-import { type CeleryMessage, missingPackage } from './message.js';
+import { connect } from './amqp-connect.js';
+import type { CeleryMessage } from './message.js';
 import type { Queue } from './queue.js';
 
 export class AmqpLink {
@@ -86,10 +87,7 @@ export class AmqpLink {
   }
 
   async #connect(url: URL): Promise<ChannelModel> {
-    const clientProperties = { connection_name: 'express-background-tasks' };
-    const { signal } = this.#socket;
-    const options = { timeout: 4000, noDelay: true, clientProperties, signal, ...credentialsOf(url) };
-    const connection = await loadAmqplib().connect(withHeartbeat(url), options).catch(explain);
+    const connection = await connect(url, this.#socket.signal);
     this.#connection = connection;
     connection.on('error', (error) => this.#learn(error));
     connection.on('close', this.#onLost);
@@ -156,37 +154,6 @@ function propertiesOf({ id, headers, priority }: CeleryMessage): Properties {
     headers,
     priority,
   };
-}
-
-/** A blocked broker does not read. Only by heartbeats does it notice that a client has closed the connection. */
-function withHeartbeat({ href }: URL): string {
-  const url = new URL(href);
-  if (!url.searchParams.has('heartbeat')) url.searchParams.set('heartbeat', '10');
-  return url.href;
-}
-
-/** amqplib would decode percent-encoded UTF-8 as Latin-1. */
-function credentialsOf({ username, password }: URL): Pick<SocketOptions, 'credentials'> {
-  if (username === '' && password === '') return {}; // amqplib logs in as guest.
-  const { plain } = loadAmqplib().credentials;
-  return { credentials: plain(decodeURIComponent(username), decodeURIComponent(password)) };
-}
-
-/** RabbitMQ says why it refuses a virtual host, but amqplib does not pass it on. */
-function explain(error: unknown): never {
-  if (!(error instanceof Error && error.message.startsWith('Expected ConnectionOpenOk; got <ConnectionClose')))
-    throw error;
-  const reason = 'there is none of this name, the user may not use it, it is down, or it takes no more connections';
-  const message = `celery: RabbitMQ refuses the virtual host in "broker": ${reason}`;
-  throw new BackgroundTasksError('ERR_INVALID_OPTION', message, { cause: error });
-}
-
-export function loadAmqplib(): typeof import('amqplib') {
-  try {
-    return require('amqplib');
-  } catch (cause) {
-    throw missingPackage('amqplib', cause);
-  }
 }
 
 export const preconditionFailed = 406;

@@ -8,7 +8,8 @@ import { checkOptions, isText } from '../../options.js';
 import { AmqpTransport } from './amqp.js';
 import { type CeleryTransport, celeryMessage } from './message.js';
 import { checkQueue, isQueueArguments, isRabbitmqQueue, isRedisQueue } from './queue.js';
-import { CeleryRedis, RedisTransport } from './redis.js';
+import { RedisTransport } from './redis.js';
+import { RedisClient } from './redis-client.js';
 import { CeleryResults } from './result.js';
 import { isRabbitmq, rabbitmqSchemes, readUrl, redisSchemes } from './url.js';
 
@@ -61,7 +62,7 @@ function transportOf({ broker, queue = 'celery', queueArguments }: CeleryOptions
 
 function resultsOf({ resultBackend }: CeleryOptions): CeleryResults | undefined {
   if (resultBackend === undefined) return undefined;
-  return new CeleryResults(new CeleryRedis('resultBackend', readUrl('resultBackend', resultBackend, redisSchemes)));
+  return new CeleryResults(new RedisClient('resultBackend', readUrl('resultBackend', resultBackend, redisSchemes)));
 }
 
 class CeleryDriver implements EngineDriver {

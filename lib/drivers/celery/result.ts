@@ -4,12 +4,12 @@ import type { TaskRecord } from '../../engine/engine.js';
 import { timeOfId } from '../../engine/id.js';
 import { isObject } from '../../foreign-value.js';
 import { type Meta, parseEnds, parseMeta } from './meta.js';
-import type { CeleryRedis } from './redis.js';
+import type { RedisClient } from './redis-client.js';
 
 export class CeleryResults {
-  readonly #redis: CeleryRedis;
+  readonly #redis: RedisClient;
 
-  constructor(redis: CeleryRedis) {
+  constructor(redis: RedisClient) {
     this.#redis = redis;
   }
 
