@@ -9,15 +9,21 @@ export class Connection extends Redis {
   #refusal: Error | undefined = undefined;
   /** A connection that is to be replaced by the next one. */
   #left: object | undefined = undefined;
+  readonly #duplicates: Connection[] = [];
+  #isEnded = false;
 
   constructor(options: RedisOptions) {
     // For so many ms ioredis keeps the process up after the end of a connection, also of one that is closed already.
     const disconnectTimeout = 100;
-    super({ ...options, disconnectTimeout, lazyConnect: false, enableReadyCheck: true, replyMapping: 'legacy' });
+    super({ ...options, disconnectTimeout, lazyConnect: true, enableReadyCheck: true, replyMapping: 'legacy' });
     this.options.reconnectOnError = (error) => this.#leaves(error) || (options.reconnectOnError?.(error) ?? false);
     // BullMQ makes the connection that blocks by it. As a method it would have to have ioredis' type, which no subclass can.
     Object.defineProperty(this, 'duplicate', {
-      value: (changed?: RedisOptions) => new Connection({ ...options, ...changed }),
+      value: (changed?: RedisOptions) => {
+        const duplicate = new Connection({ ...options, ...changed });
+        this.#duplicates.push(duplicate);
+        return duplicate;
+      },
       configurable: true, // A proxy of BullMQ's stands for it.
     });
     this.on('error', (error: Error) => this.#onError(error));
@@ -27,11 +33,23 @@ export class Connection extends Redis {
     this.on('close', () => {
       this.#refusal = undefined;
     });
+    this.connect().catch(() => {}); // Its listeners are told.
   }
 
   /** Why Redis is out of reach, if it is. */
   get trouble(): Error | undefined {
     return this.#trouble;
+  }
+
+  /** Ends it and its duplicates for good: BullMQ may be about to connect one anew, which would then go on for ever. */
+  finish(): void {
+    this.#isEnded = true;
+    for (const duplicate of this.#duplicates) duplicate.finish();
+    this.disconnect();
+  }
+
+  override connect(callback?: () => void): Promise<void> {
+    return this.#isEnded ? Promise.reject(new Error('the connection has ended')) : super.connect(callback);
   }
 
   /** Each of a thousand refused commands asks for the next connection. Once is enough, and does not pile up listeners. */

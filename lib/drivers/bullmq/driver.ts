@@ -74,7 +74,7 @@ export class BullmqDriver implements EngineDriver {
     await Promise.all([...this.#workers].map((worker) => worker.ended()));
     // It waits for the answers that are still due, which do not come while Redis is away.
     await withDeadline(() => this.#connection.quit()).catch(ignore);
-    this.#connection.disconnect();
+    this.#connection.finish();
     await this.#queue.close();
   }
 }

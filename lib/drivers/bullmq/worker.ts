@@ -119,8 +119,9 @@ export class BullmqWorker implements DriverWorker {
   async #end(): Promise<void> {
     this.#workers.delete(this);
     this.#names.close();
-    await this.#worker.close(true);
-    this.#connection.disconnect();
+    const closed = this.#worker.close(true);
+    this.#connection.finish();
+    await closed;
   }
 
   async #run(job: Job<StoredMessage>, token = ''): Promise<string> {
