@@ -1,4 +1,4 @@
-// The driver of the SQLite engine: stores and finds tasks, and makes the workers.
+// The driver of the SQLite engine: stores and finds tasks, and creates workers.
 
 import { monotonicTime, sleep } from '../../clock.js';
 import { unsupported } from '../../engine/create-engine.js';
@@ -17,7 +17,7 @@ import { Upkeep, type UpkeepSettings } from './upkeep.js';
 import { UpkeepTable } from './upkeep-table.js';
 import { type SqliteTables, SqliteWorker, type SqliteWorkerSettings } from './worker.js';
 
-/** For how long a call waits for a database that is in use, in ms: less than the deadline, so that its reason is told. */
+/** How long a call waits for a database that is in use, in ms: less than the deadline, so that the error says why. */
 const patience = 4000;
 
 export type SqliteSettings = Pick<SqliteWorkerSettings, 'lease' | 'pollInterval'> & Pick<UpkeepSettings, 'retention'>;
@@ -59,13 +59,13 @@ export class SqliteDriver implements EngineDriver {
     });
   }
 
-  /** In the application's open transaction, if there is one, whose end then decides about the task. */
-  async insert(message: TaskMessage): Promise<string> {
+  /** Uses the application's open transaction, if there is one. Then the end of that decides about the task. */
+  async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
     this.#checkOpen();
     if (/[\ud800-\udfff]/u.test(message.name)) throw unsupported('sqlite', 'name', 'it has half a surrogate pair');
     const row = rowOf(message);
-    const id = this.#connection.database.inTransaction ? this.#insertNow(row) : this.#insertSoon(row);
-    this.#takeSoon(); // In the transaction that stores it.
+    const id = this.#connection.database.inTransaction ? this.#insertNow(row) : this.#insertSoon(row, expired);
+    this.#takeSoon(); // In the same transaction.
     return id;
   }
 
@@ -109,14 +109,15 @@ export class SqliteDriver implements EngineDriver {
     return this.#tables.tasks.insert(row);
   }
 
-  #insertSoon(row: NewRow): Promise<string> {
+  #insertSoon(row: NewRow, expired: AbortSignal): Promise<string> {
     const end = monotonicTime() + patience;
     let id = '';
     return new Promise((resolve, reject) => {
       this.#commits.add({
         isDurable: true,
         apply: () => {
-          id = this.#tables.tasks.insert(row);
+          // Behind very many others, its turn may come too late.
+          if (!expired.aborted) id = this.#tables.tasks.insert(row);
         },
         committed: () => resolve(id),
         failed: (error) => {
@@ -129,7 +130,7 @@ export class SqliteDriver implements EngineDriver {
   }
 }
 
-/** Whether it may be gone in a moment. */
+/** Whether the same call may succeed in a moment. */
 function isPassing(error: unknown): boolean {
   return isBusy(error) || error instanceof FilesLost;
 }

@@ -18,21 +18,21 @@ export type SqliteOptions = SqliteTimes &
   (
     | {
         /**
-         * The file. It is made where it does not exist; several processes of one machine may share it. An `enqueue` waits
-         * until the disk has the task. How tasks went does not: after a loss of power, not of a process, those that ended
-         * in the seconds before may run again.
+         * The file. It is created if it does not exist. Several processes of one machine may share it, but within a process that
+         * has an engine, nothing else may open it (see docs/engines.md). An `enqueue` waits until the disk has the task. The
+         * record of how a task ended does not wait: after a power failure, tasks that ended in the seconds before may run again.
          */
         path: string;
         database?: never;
       }
     | {
         /**
-         * The application's own database, opened with better-sqlite3. An `enqueue` inside its open transaction is written in
-         * that transaction, and so is one of another request if the transaction stays open across turns of the event loop.
-         * It resolves once it is written: whether the task is stored is then what the end of the transaction says.
+         * The application's own database, opened with better-sqlite3. An `enqueue` inside its open transaction is part of that
+         * transaction, and so is one of another request if the transaction stays open across turns of the event loop. It
+         * resolves when the task is written. The end of the transaction decides whether it is stored.
          *
-         * Its pragmas stay as they are: what survives a loss of power, and how long a write waits for other processes and
-         * blocks the event loop meanwhile, is what the application has set. `close()` leaves it open.
+         * The pragmas stay as the application has set them. They decide what survives a power failure, and how long a write
+         * waits for other processes and blocks the event loop. `close()` leaves the database open.
          */
         database: SqliteDatabase;
         path?: never;
@@ -41,20 +41,20 @@ export type SqliteOptions = SqliteTimes &
 
 interface SqliteTimes {
   /**
-   * For how long a worker that says nothing is thought alive, in ms. Then its tasks are taken by others. A task that blocks
-   * the event loop for longer may be run twice. Default 15000.
+   * How long a worker that gives no sign of life keeps its tasks, in ms. Then others take them. A task that blocks the event loop
+   * for longer may run twice. Default 15000.
    */
   lease?: number | undefined;
-  /** How often workers look for what other processes have enqueued, in ms. Default 250. */
+  /** How often workers look for tasks that other processes have enqueued, in ms. Default 250. */
   pollInterval?: number | undefined;
-  /** How long tasks that are over can be asked for, in ms. Default 7 days. Infinity: for ever. */
+  /** How long the records of tasks are kept after their end, in ms. Default 7 days. Infinity keeps them for ever. */
   retention?: number | undefined;
 }
 
 /**
- * An engine that keeps its tasks in an SQLite file. Times are those of this machine's clock.
+ * Returns an engine that keeps its tasks in an SQLite file. Times are those of this machine's clock.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options, `ERR_ENGINE_UNAVAILABLE` where the database cannot be
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options, `ERR_ENGINE_UNAVAILABLE` if the database cannot be
  * opened or written.
  * @example
  * const engine = sqlite({ path: 'tasks.db' });
@@ -78,7 +78,7 @@ function connect({ path, database }: SqliteOptions): Connection {
   }
 }
 
-/** The program may change its directory later. */
+/** The program may change its directory later, when the file has to be opened again. */
 function absolute(path: string): string {
   const name = path.trim();
   return name === memory ? name : resolve(name);
