@@ -2,13 +2,16 @@
 // once for all drivers.
 
 import { BackgroundTasksError } from '../errors.js';
+import { ignore } from '../foreign-value.js';
 import { checkOptions, isBoolean } from '../options.js';
+import { scope } from '../task/scope.js';
 import type { SerializableArguments } from '../task/serializable.js';
 import type { RemoteTask, Task } from '../task/task.js';
 import { withDeadline } from './deadline.js';
 import type { EngineDriver } from './driver.js';
 import type { GetOptions, TaskEngine, TaskRecord, TaskWorker, WorkerOptions } from './engine.js';
 import { isUuid } from './id.js';
+import { isInTaskOf } from './inside.js';
 import { messageOf } from './message.js';
 import { MessageRunner } from './message-runner.js';
 import { serializeError } from './serialize.js';
@@ -37,7 +40,7 @@ const notStarted = 'the worker could not be started';
 
 class Engine implements TaskEngine {
   readonly #driver: EngineDriver;
-  readonly #workers = new WorkerGroup<EngineWorker>();
+  readonly #workers = new WorkerGroup<EngineWorker>(this);
   readonly #calls = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined = undefined;
   #isClosed = false;
@@ -87,8 +90,11 @@ class Engine implements TaskEngine {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#close();
-    return this.#closing;
+    // Outside of any task: what is closed here waits for the task that has called, if one has.
+    this.#closing ??= scope.run(undefined, () => this.#close());
+    if (!isInTaskOf(this)) return this.#closing;
+    void ignore(this.#closing);
+    return Promise.resolve();
   }
 
   async #close(): Promise<void> {

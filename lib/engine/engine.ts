@@ -30,7 +30,7 @@ export interface TaskEngine {
    * Rejects with BackgroundTasksError `ERR_ENGINE_UNAVAILABLE`, and `ERR_INVALID_OPTION` where the engine cannot tell.
    */
   get(id: string, options?: GetOptions): Promise<TaskRecord | undefined>;
-  /** Ends its workers, waits for their running tasks, and gives up its connections. */
+  /** Ends its workers, waits for their running tasks, and gives up its connections. Inside one of its tasks it waits for nothing. */
   close(): Promise<void>;
 }
 
@@ -51,7 +51,8 @@ export interface WorkerOptions {
 export interface TaskWorker {
   /**
    * Takes no more tasks and waits for the running ones. At the timeout (ms, default 10000) their signals are aborted and
-   * they are given back, to run again elsewhere. Of several calls the shortest timeout counts.
+   * they are given back, to run again elsewhere. Of several calls the shortest timeout counts. Inside one of its tasks it waits
+   * for nothing.
    *
    * Rejects with BackgroundTasksError `ERR_INVALID_OPTION` for bad options.
    */

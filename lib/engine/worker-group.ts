@@ -2,6 +2,7 @@
 // gets its turn, and a suspect (see deaths.ts) only while nothing else runs.
 
 import { setImmediate } from '../clock.js';
+import type { TaskEnqueuer } from '../task/scope.js';
 import { TimeSlice } from '../time-slice.js';
 
 /** An attempt that waits for its turn. */
@@ -71,4 +72,8 @@ export interface Colleague {
 /** The workers of one engine in this process. */
 export class WorkerGroup<Worker extends Colleague> extends Set<Worker> {
   readonly starts = new Starts();
+
+  constructor(readonly engine?: TaskEnqueuer) {
+    super();
+  }
 }

@@ -2,8 +2,10 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { type CloseOptions, readCloseTimeout } from '../close-options.js';
+import { ignore } from '../foreign-value.js';
 import type { DriverWorker } from './driver.js';
 import type { TaskWorker } from './engine.js';
+import { isInTaskOf } from './inside.js';
 import type { MessageRunner } from './message-runner.js';
 import type { WorkerGroup } from './worker-group.js';
 
@@ -44,7 +46,8 @@ export class EngineWorker implements TaskWorker {
     const timeout = readCloseTimeout(options);
     this.#closing ??= this.#close();
     this.#runner.dropAfter(timeout);
-    await this.#closing;
+    if (isInTaskOf(this.#group.engine)) void ignore(this.#closing);
+    else await this.#closing;
   }
 
   async #close(): Promise<void> {
