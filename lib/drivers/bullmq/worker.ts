@@ -2,10 +2,11 @@
 
 import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { RedisOptions } from 'ioredis';
+import { nextTurn } from '../../clock.js';
 import { withDeadline } from '../../engine/deadline.js';
 import { givenUpError, isGivenUp, isSuspect } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
-import type { MessageRunner } from '../../engine/message-runner.js';
+import { MessageRunner } from '../../engine/message-runner.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
 import { retryDelay } from '../../task/retry.js';
 import { Connection } from './connection.js';
@@ -37,7 +38,7 @@ const settings = {
 };
 
 export class BullmqWorker implements DriverWorker {
-  readonly #runner: MessageRunner;
+  readonly runner: MessageRunner;
   /** Those of this driver, this one included: each runs the others' tasks in its slots, as long as they have slots left too. */
   readonly #workers: Set<BullmqWorker>;
   readonly #worker: Worker<StoredMessage, string>;
@@ -46,14 +47,12 @@ export class BullmqWorker implements DriverWorker {
   readonly #refusals: Refusals;
   /** Attempts at tasks of other workers that run in slots of this one. */
   readonly #lent = new Set<Promise<unknown>>();
-  /** Tasks of this worker in slots of other ones, by their ids, until their ends are stored. */
-  readonly #borrowed = new Map<string, { readonly stored: Promise<void>; readonly onStored: () => void }>();
   /** Resolves once what has ended is stored; undefined while tasks are taken. */
   #paused: Promise<void> | undefined = undefined;
   #ended: Promise<void> | undefined = undefined;
 
   constructor(queue: string, options: RedisOptions, timing: Timing, runner: MessageRunner, workers: Set<BullmqWorker>) {
-    this.#runner = runner;
+    this.runner = runner;
     this.#workers = workers.add(this);
     this.#connection = new Connection({ ...options, enableOfflineQueue: true, maxRetriesPerRequest: null });
     this.#worker = new Worker(queue, (job, token) => this.#run(job, token), {
@@ -67,15 +66,11 @@ export class BullmqWorker implements DriverWorker {
     this.#names = new Names(this.#connection, runner.names.map(nameKeyOf));
     this.#refusals = new Refusals(runner, this.#names, nameKeyOf, () => this.#adjust());
     this.#worker.on('error', () => {}); // BullMQ needs a listener. Why a start fails the connection knows.
-    this.#worker.on('completed', ({ id = '' }) => this.#ownerOf(id).#stored(id));
     this.#worker.on('failed', (job, error) => {
-      if (job === undefined) return;
-      const { id = '', name, finishedOn } = job;
-      const owner = this.#ownerOf(id);
-      if (finishedOn !== undefined) {
-        owner.#runner.report({ id, name, attempt: attemptOf(job) }, 'cause' in error ? error.cause : error);
-      }
-      owner.#stored(id);
+      if (job?.finishedOn === undefined) return;
+      const info = { id: job.id ?? '', name: job.name, attempt: attemptOf(job) };
+      const teller = 'runner' in error && error.runner instanceof MessageRunner ? error.runner : runner;
+      teller.report(info, 'cause' in error ? error.cause : error);
     });
   }
 
@@ -89,7 +84,7 @@ export class BullmqWorker implements DriverWorker {
       throw reason;
     }
     const onError = (error: unknown): void => {
-      if (this.#paused === undefined) this.#runner.storeFailed(error);
+      if (this.#paused === undefined) this.runner.storeFailed(error);
     };
     this.#worker.on('error', onError);
     this.#worker.run().catch(onError);
@@ -103,8 +98,14 @@ export class BullmqWorker implements DriverWorker {
   /** Others' tasks go on in its slots. What cannot be stored, since Redis is away, runs again elsewhere. */
   async close(): Promise<void> {
     const ended = this.ended();
-    await withDeadline(() => Promise.all([...this.#borrowed.values()].map(({ stored }) => stored))).catch(() => {});
+    await withDeadline(() => Promise.allSettled([...this.#workers].map((worker) => worker.#flushed()))).catch(() => {});
     if (this.#lent.size === 0) await ended;
+  }
+
+  /** Resolves once all is stored that has ended in its slots, other workers' tasks too: Redis answers in order. */
+  async #flushed(): Promise<void> {
+    await nextTurn();
+    await this.#connection.ping();
   }
 
   /** To be called after {@link stop}. Resolves once its slots are empty and its connections closed. */
@@ -125,15 +126,15 @@ export class BullmqWorker implements DriverWorker {
   }
 
   async #run(job: Job<StoredMessage>, token = ''): Promise<string> {
-    const { id = '', name, data, stalledCounter } = job;
+    const { name, data, stalledCounter } = job;
     const held = new HeldJob(job, token, this.#connection, (type) => this.#worker.toKey(type));
     if (data?.unused !== undefined && data.unused > 0) await held.adopt(); // Somebody else may have made it, without data.
     if (this.#paused !== undefined) return held.putBack();
-    const owner = this.#freeOwnerOf(name);
-    if (owner === undefined) return this.#refusals.refuse(held);
+    const runner = this.#freeRunnerOf(name);
+    if (runner === undefined) return this.#refusals.refuse(held);
     const message = { ...held.info, args: JSON.parse(data.args), timeout: data.timeout };
-    const running = owner.#runner.run(message, isSuspect(stalledCounter) ? () => held.beginAlone() : undefined);
-    if (owner !== this) this.#lend(owner, id, running);
+    const running = runner.run(message, isSuspect(stalledCounter) ? () => held.beginAlone() : undefined);
+    if (runner !== this.runner) this.#lend(running);
     this.#adjustAll();
     const outcome = await running;
     this.#adjustAll();
@@ -142,38 +143,24 @@ export class BullmqWorker implements DriverWorker {
         return serializeResult(outcome.result) ?? '';
       case 'failed':
         await held.hasFailed();
-        throw failure(outcome.error, Error);
+        throw failure(outcome.error, Error, runner);
       case 'dropped':
-        return held.giveBack().finally(() => owner.#stored(id));
+        return held.giveBack();
       case 'unused':
-        if (!isGivenUp(held.timesAlone)) return held.putBack().finally(() => owner.#stored(id));
+        if (!isGivenUp(held.timesAlone)) return held.putBack();
         await held.unbegun();
-        throw failure(givenUpError(name, held.timesAlone), UnrecoverableError);
+        throw failure(givenUpError(name, held.timesAlone), UnrecoverableError, runner);
     }
   }
 
-  #freeOwnerOf(name: string): BullmqWorker | undefined {
-    const canRun = (worker: BullmqWorker): boolean => worker.#runner.free > 0 && worker.#runner.knows(name);
-    return canRun(this) ? this : [...this.#workers].find(canRun);
+  #freeRunnerOf(name: string): MessageRunner | undefined {
+    for (const { runner } of [this, ...this.#workers]) if (runner.free > 0 && runner.knows(name)) return runner;
+    return undefined;
   }
 
-  #ownerOf(id: string): BullmqWorker {
-    return [...this.#workers].find((worker) => worker.#borrowed.has(id)) ?? this;
-  }
-
-  #lend(owner: BullmqWorker, id: string, running: Promise<unknown>): void {
+  #lend(running: Promise<unknown>): void {
     this.#lent.add(running);
     void running.then(() => this.#lent.delete(running));
-    let onStored = (): void => {};
-    const stored = new Promise<void>((resolve) => {
-      onStored = resolve;
-    });
-    owner.#borrowed.set(id, { stored, onStored });
-  }
-
-  #stored(id: string): void {
-    this.#borrowed.get(id)?.onStored();
-    this.#borrowed.delete(id);
   }
 
   #adjustAll(): void {
@@ -186,13 +173,13 @@ export class BullmqWorker implements DriverWorker {
 
   /** BullMQ takes no other task while there is one and this is 1. */
   get #concurrency(): number {
-    return this.#runner.isBlocked || this.#refusals.isYielding
+    return this.runner.isBlocked || this.#refusals.isYielding
       ? 1
-      : Math.min(this.#runner.concurrency, Number.MAX_SAFE_INTEGER);
+      : Math.min(this.runner.concurrency, Number.MAX_SAFE_INTEGER);
   }
 }
 
 /** What BullMQ keeps of an error is its message. */
-function failure(error: unknown, Class: new (message: string) => Error): Error {
-  return Object.assign(new Class(JSON.stringify(serializeError(error))), { cause: error, stack: '' });
+function failure(error: unknown, Class: new (message: string) => Error, runner: MessageRunner): Error {
+  return Object.assign(new Class(JSON.stringify(serializeError(error))), { cause: error, stack: '', runner });
 }
