@@ -658,6 +658,7 @@ describeWith({ node: 22 }, 'sqlite', () => {
       const worker = await engine.work([blocks]);
       while (closed === undefined) await sleep(5); // The first one runs.
       await closed;
+      await worker.close(); // Inside the task it did not wait for it.
       expect(seen).toEqual([undefined]);
       const [first, ...others] = await Promise.all(ids.map(({ id }) => engine.get(id)));
       expect(first).toMatchObject({ state: 'succeeded', attempts: 1 });
