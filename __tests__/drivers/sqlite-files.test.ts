@@ -194,6 +194,25 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
     expect(storedElsewhere()).toEqual(ids);
   });
 
+  it('an attempt to open the file again that fails half-way is followed by another one', async () => {
+    const engine = open();
+    await enqueue(engine);
+    for (const last of [1, 2, 5, 20]) {
+      dropLocks();
+      const { prepare } = Database.prototype;
+      let left = last;
+      jest.spyOn(Database.prototype, 'prepare').mockImplementation(function (this: Database.Database, source: string) {
+        left--;
+        if (left === 0) throw Object.assign(new Error('database is locked'), { code: 'SQLITE_BUSY' });
+        return prepare.call(this, source);
+      });
+      const id = await enqueue(engine);
+      expect(left).toBeLessThanOrEqual(0);
+      jest.restoreAllMocks();
+      expect(storedElsewhere()).toContain(id);
+    }
+  });
+
   it('get() sees what is in the file', async () => {
     const engine = open();
     const id = await enqueue(engine);

@@ -42,6 +42,7 @@ export class OpenFiles {
     if (this.#log === undefined && existsSync(this.#logName)) this.#look();
     const fault = this.#find();
     if (fault === undefined || !this.#hasChangedItself()) return fault;
+    this.#read.get(); // SQLite opens the log when it reads, not when the mode is set.
     this.#look();
     return this.#find();
   }
@@ -79,7 +80,6 @@ export class OpenFiles {
   #look(): void {
     this.close();
     if (this.realName === '') return;
-    this.#read.get(); // SQLite opens the log when it reads, not when the mode is set.
     this.#modes = this.#readModes();
     const hasLog = this.#modes.startsWith('wal ');
     // In exclusive locking mode, the index of the log is in memory.

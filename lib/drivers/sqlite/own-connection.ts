@@ -16,6 +16,8 @@ export class OwnConnection implements Connection, SqliteDatabase {
   #database: Database.Database;
   #files: OpenFiles;
   #isDurable: boolean | undefined = undefined;
+  /** False between two connections. An attempt to open the file again may have failed half-way. */
+  #isReady = true;
   #isClosed = false;
 
   /** `path`: absolute, or `:memory:`. */
@@ -53,15 +55,14 @@ export class OwnConnection implements Connection, SqliteDatabase {
   }
 
   ensure(): void {
-    if (this.#isClosed) return;
-    if (this.#database.open) {
-      if (this.fault() === undefined) return;
-      for (const connection of connections) if (connection.#path === this.#path) connection.#letGo();
-    }
+    if (this.#isClosed || (this.#isReady && this.fault() === undefined)) return;
+    if (this.#isReady) for (const connection of connections) if (connection.#path === this.#path) connection.#letGo();
+    this.#letGo();
     this.#database = openFile(this.#path, { isFirst: false });
     this.#files = this.#look();
     this.#isDurable = undefined;
     for (const statement of this.#statements) statement.prepareOn(this.#database);
+    this.#isReady = true;
   }
 
   setDurable(isDurable: boolean): void {
@@ -73,14 +74,22 @@ export class OwnConnection implements Connection, SqliteDatabase {
   }
 
   close(): void {
+    const isSound = this.#isReady && this.#isSound();
     this.#isClosed = true;
     connections.delete(this);
-    if (!this.#database.open) return;
-    if (this.fault() === undefined) {
-      this.#database.close(); // The last connection to a file writes its log back, and removes it.
-      this.#files.close();
-    } else {
+    if (!isSound) {
       this.#letGo();
+      return;
+    }
+    this.#database.close(); // The last connection to a file writes its log back, and removes it.
+    this.#files.close();
+  }
+
+  #isSound(): boolean {
+    try {
+      return this.fault() === undefined;
+    } catch {
+      return false; // The folder is out of reach, say.
     }
   }
 
@@ -95,6 +104,7 @@ export class OwnConnection implements Connection, SqliteDatabase {
   }
 
   #letGo(): void {
+    this.#isReady = false;
     if (!this.#database.open) return;
     // If the name leads to another file, SQLite leaves the log alone by itself.
     if (this.#files.isMoved()) this.#database.close();
