@@ -11,7 +11,7 @@ const longest = [
   'pg-boss',
   'sqlite-upkeep',
   'sqlite-conformance',
-  'sqlite',
+  'sqlite-files',
   'bullmq-conformance',
   'celery-workers',
   'celery-rabbitmq-node',

@@ -1,46 +1,32 @@
 // A worker of the SQLite engine that knows many names takes tasks as one that knows few: by priority and age.
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import Database from 'better-sqlite3';
-import { type SqliteDatabase, type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
+import type { SqliteOptions } from '../../lib/drivers/sqlite/index.js';
 import { type Task, type TaskEngine, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
 import { send } from './fixtures/send.js';
+import { counting, sqliteFolder } from './fixtures/sqlite-folder.js';
 import { describeWith } from './requirements.js';
 
 describeWith({ node: 22 }, 'many names on the SQLite engine', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'tasks-names-'));
-  const engines: TaskEngine[] = [];
-  let files = 0;
+  const { newPath, open: openAny, connect } = sqliteFolder();
   let path = '';
 
   beforeEach(() => {
-    path = join(directory, `${++files}.db`);
+    path = newPath();
   });
-
-  afterEach(async () => {
-    await Promise.all(engines.splice(0).map((engine) => engine.close()));
-  });
-
-  afterAll(() => rmSync(directory, { recursive: true }));
 
   function open(options: SqliteOptions = { path, pollInterval: 20 }): TaskEngine {
-    const engine = sqlite(options);
-    engines.push(engine);
-    return engine;
+    return openAny(options);
   }
 
   /** Tasks that have waited for long, of names that nobody knows. */
   function putUnknown(count: number, priority: number): void {
-    const database = new Database(path);
+    const database = connect(path);
     const insert = database.prepare(`INSERT INTO background_tasks (id, name, args, priority, state, run_at, enqueued_at)
       VALUES (?, ?, '[]', ?, 'queued', 1, 1)`);
     database.transaction(() => {
       for (let index = 0; index < count; index++) insert.run(`${priority} ${index}`, `unknown ${index % 7}`, priority);
     })();
-    database.close();
   }
 
   /** A thousand tasks that say that they run. */
@@ -116,10 +102,10 @@ describeWith({ node: 22 }, 'many names on the SQLite engine', () => {
     ['', 0],
     [', nor behind many tasks that it does not know', 500],
   ])('a task takes no more statements than with few names%s', async (_, unknown) => {
-    const counted = new Database(path);
+    const counted = connect(path);
     counted.pragma('journal_mode = WAL');
-    const { database, statements } = counting(counted);
-    const engine = open({ database });
+    const statements = counting(counted);
+    const engine = open({ database: statements.database });
     putUnknown(unknown, 0);
     const sent = await enqueue(engine, 3000);
     let left = sent.length;
@@ -128,43 +114,10 @@ describeWith({ node: 22 }, 'many names on the SQLite engine', () => {
       left--;
       if (left === 0) isOver.resolve();
     });
-    statements.count = 0;
+    statements.reset();
     await engine.work(tasks, { onError: () => {} });
     await isOver.promise;
     // It takes 4 of them. To ask for each name would be 100 more.
-    expect(statements.count / sent.length).toBeLessThan(20);
+    expect(statements.count() / sent.length).toBeLessThan(20);
   });
 });
-
-/** The database, and how many statements were run on it. */
-function counting(database: Database.Database): { database: SqliteDatabase; statements: { count: number } } {
-  const statements = { count: 0 };
-  const counted: SqliteDatabase = {
-    get open() {
-      return database.open;
-    },
-    get readonly() {
-      return database.readonly;
-    },
-    get inTransaction() {
-      return database.inTransaction;
-    },
-    exec: (sql) => database.exec(sql),
-    prepare: (sql) => {
-      const statement = database.prepare(sql);
-      const count = <Result>(call: (...values: unknown[]) => Result): ((...values: unknown[]) => Result) => {
-        return (...values) => {
-          statements.count++;
-          return call.apply(statement, values);
-        };
-      };
-      return {
-        run: count(statement.run),
-        get: count(statement.get),
-        all: count(statement.all),
-        safeIntegers: (toggle) => statement.safeIntegers(toggle),
-      };
-    },
-  };
-  return { database: counted, statements };
-}
