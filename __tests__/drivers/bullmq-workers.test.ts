@@ -30,20 +30,25 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, several workers on one queue'
     'of one %s that know a task each: none is reported, and none waits',
     async (_, engines) => {
       const reports = new Notes<unknown>();
-      const waited: number[] = [];
-      const names = ['a', 'b', 'c'];
+      const waited = { own: new Notes<number>(), shared: new Notes<number>() };
+      const names = ['a', 'b', 'c', 'shared'];
       for (const [index, engine] of engines().entries()) {
-        const note = (at: number): unknown => waited.push(Date.now() - at);
-        await engine.work([task(String(names[index]), note)], { onError: reports.note });
+        const own = task(String(names[index]), (at: number) => waited.own.note(Date.now() - at));
+        const shared = task('shared', (at: number) => waited.shared.note(Date.now() - at));
+        await engine.work([own, shared], { onError: reports.note });
       }
       const producer = open();
-      for (let count = 0; count < 120; count++) {
-        await send(producer, { name: String(names[count % 3]), args: [Date.now()] });
-        await sleep(10);
+      for (let count = 0; count < 80; count++) {
+        await send(producer, { name: String(names[count % 4]), args: [Date.now()] });
+        await sleep(25);
       }
-      while (waited.length < 120) await sleep(10);
-      const [slowestOfMost] = waited.sort((a, b) => a - b).slice(108); // Not of all: the machine may be busy.
-      expect(slowestOfMost).toBeLessThan(500);
+      const slowestOfMost = async (notes: Notes<number>, count: number): Promise<number> => {
+        const [slowest = 0] = (await notes.first(count)).sort((a, b) => a - b).slice(0.9 * count);
+        return slowest;
+      };
+      // Some milliseconds. On a busy machine those that all know wait too.
+      const usual = await slowestOfMost(waited.shared, 20);
+      expect(await slowestOfMost(waited.own, 60)).toBeLessThan(500 + 5 * usual);
       expect(reports.all).toEqual([]);
     },
     60_000,

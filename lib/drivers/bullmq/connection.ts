@@ -13,7 +13,7 @@ export class Connection extends Redis {
   #isEnded = false;
 
   constructor(options: RedisOptions) {
-    // For so many ms ioredis keeps the process up after the end of a connection, also of one that is closed already.
+    // In ms. When it disconnects, ioredis keeps the process up for so long, even if the connection is closed already.
     const disconnectTimeout = 100;
     super({ ...options, disconnectTimeout, lazyConnect: true, enableReadyCheck: true, replyMapping: 'legacy' });
     this.options.reconnectOnError = (error) => this.#leaves(error) || (options.reconnectOnError?.(error) ?? false);
@@ -33,7 +33,7 @@ export class Connection extends Redis {
     this.on('close', () => {
       this.#refusal = undefined;
     });
-    this.connect().catch(() => {}); // Its listeners are told.
+    this.connect().catch(() => {}); // Listeners for 'error' hear of it.
   }
 
   /** Why Redis is out of reach, if it is. */
@@ -41,7 +41,7 @@ export class Connection extends Redis {
     return this.#trouble;
   }
 
-  /** Ends it and its duplicates for good: BullMQ may be about to connect one anew, which would then go on for ever. */
+  /** Closes it and its duplicates for good. BullMQ may still try to reconnect one, which would keep the process up. */
   finish(): void {
     this.#isEnded = true;
     for (const duplicate of this.#duplicates) duplicate.finish();
@@ -100,7 +100,7 @@ export class Connection extends Redis {
   }
 }
 
-/** Who may not ask has a Redis with users. BullMQ wants to know its version, and ioredis whether it still reads its file. */
+/** Only a Redis with users, which is 6 or later, refuses a user the INFO. That is all that BullMQ needs to know. */
 function versionOf(refusal: Error): string {
   if (!refusal.message.includes('NOPERM')) throw refusal;
   return 'redis_version:6.2.0';

@@ -1,5 +1,5 @@
-// A job that a worker has taken, and what becomes of it other than an end. Each script does nothing once the lock of the job is
-// not this worker's any more.
+// A job that a worker has taken: how it is counted, and how it goes back to the queue. A script does nothing once the worker has
+// lost the job's lock.
 
 import { DelayedError, type Job, WaitingError } from 'bullmq';
 import { sleep, wallClockTime } from '../../clock.js';
@@ -41,7 +41,7 @@ export class HeldJob {
     return this.#timesAlone;
   }
 
-  /** Resolves with false where it has begun alone too often, or is not this worker's any more. */
+  /** Resolves with false if it has begun alone too often, or if the worker has lost it. */
   beginAlone(): Promise<boolean> {
     this.#begins = this.#beginAlone();
     return this.#begins;
@@ -52,7 +52,7 @@ export class HeldJob {
     return !isGivenUp(this.#timesAlone) && (await this.#run(scripts.beginAlone)) === 1;
   }
 
-  /** To be called when an attempt has failed: its worker lived to tell that, so it is no suspect any more. */
+  /** To be called when an attempt has failed. Its worker lived to tell that, so the task is no suspect any more. */
   async hasFailed(): Promise<void> {
     if (this.#job.stalledCounter > 0) await this.#count(scripts.clear);
   }
@@ -64,8 +64,8 @@ export class HeldJob {
   }
 
   /**
-   * Counts that it was refused. Resolves with how often it has been, whether a worker of any process knows its name, and if none
-   * does, whether nobody has been told since then, a time of the wall clock: who asks is to tell it.
+   * Counts that the worker does not run it. `isKnown`: a worker of some process knows its name. `isUntold`: none does, and nobody
+   * has reported that since this time of the wall clock, so the caller is to report it.
    */
   async refused(nameKey: string, toldSince: number): Promise<Refusal> {
     const answer = await this.#run(scripts.refused, [nameKey], toldSince, wallClockTime()).catch(() => {
@@ -81,13 +81,13 @@ export class HeldJob {
     return this.toFront();
   }
 
-  /** Its worker lives, so that it began alone does not count. */
+  /** To run again elsewhere. Its worker lives, so it does not count that the task had begun alone. */
   async giveBack(): Promise<never> {
     if (await this.#begins?.catch(() => false)) await this.#count(scripts.notAlone);
     return this.toFront();
   }
 
-  // If these cannot be done, the lock ends and another worker takes the job. `rest`: ms for which the slot takes no other one.
+  // If one of these fails, the lock expires and another worker takes the job. `rest`: how long the slot takes no other one, in ms.
 
   async toFront(rest = 0): Promise<never> {
     await this.#toFront().catch(ignore);
@@ -101,12 +101,12 @@ export class HeldJob {
   }
 
   async delay(ms: number, rest = 0): Promise<never> {
-    await this.#job.moveToDelayed(wallClockTime() + ms, this.#token).catch(ignore);
+    await this.#job.moveToDelayed(wallClockTime() + Math.ceil(ms), this.#token).catch(ignore);
     await sleep(rest);
     throw new DelayedError();
   }
 
-  /** Where Redis refuses, a count is wrong. That must not be the end of the task. */
+  /** If Redis refuses, a count is wrong. The task must not fail for that. */
   async #count(script: string, ...args: (string | number)[]): Promise<void> {
     await this.#run(script, [], ...args).catch(ignore);
   }

@@ -1,14 +1,14 @@
-// Notes in Redis of the names that the live workers of a queue know, in all processes: each under a key that expires unless it is
-// renewed.
+// Which task names the live workers of a queue know, in all processes. Each worker notes its names in Redis, one key a name.
+// A note expires unless it is renewed.
 
 import { clearInterval, monotonicTime, setInterval } from '../../clock.js';
 import type { Connection } from './connection.js';
 
-/** ms for which a note holds: longer than a process takes to start anew. */
+/** How long a note holds, in ms: longer than a process takes to restart. */
 const validity = 20_000;
 const renewal = 5000;
 
-/** So many ms later than this one, other workers may begin or be back after an outage. */
+/** Other workers may start, or be back after an outage, so many ms later than this one. */
 const patience = 3000;
 
 export class Names {
@@ -17,7 +17,7 @@ export class Names {
   readonly #renewing = setInterval(() => this.#note(), renewal);
   #completeAt = 0;
 
-  /** `keys`: those of the names that this worker knows. */
+  /** `keys`: of the names that this worker knows. */
   constructor(connection: Connection, keys: readonly string[]) {
     this.#connection = connection;
     this.#keys = keys;
@@ -25,7 +25,7 @@ export class Names {
     if (connection.status === 'ready') this.#onReady();
   }
 
-  /** Whether a name that is not noted may be said to be unknown to all. */
+  /** False while other workers may not have noted their names yet. */
   get areComplete(): boolean {
     return monotonicTime() >= this.#completeAt;
   }
@@ -41,7 +41,7 @@ export class Names {
   };
 
   #note(): void {
-    if (this.#connection.status !== 'ready') return; // Else the notes would wait in line until Redis is back.
+    if (this.#connection.status !== 'ready') return; // Otherwise the notes would pile up until Redis is back.
     const notes = this.#connection.pipeline();
     for (const key of this.#keys) notes.set(key, '', 'PX', validity);
     notes.exec().catch(() => {}); // The next one follows.

@@ -1,5 +1,5 @@
-// Spreads what was asked for in one turn of the event loop over as many as it takes: BullMQ needs a tenth of a millisecond of it
-// for a job, and thousands may be enqueued at once.
+// Spreads calls that were made in one turn of the event loop over as many turns as they need. BullMQ takes a tenth of a
+// millisecond to add a job, and an application may enqueue thousands at once.
 
 import { nextTurn } from '../../clock.js';
 import { TimeSlice } from '../../time-slice.js';
@@ -8,7 +8,7 @@ export class Turns {
   #waiting: (() => void)[] = [];
   #isGoing = false;
 
-  /** Resolves when it is the caller's turn, first come, first served. What the caller does by then counts. */
+  /** Resolves when it is the caller's turn, first come, first served. */
   next(): Promise<void> {
     return new Promise((resolve) => {
       this.#waiting.push(resolve);
@@ -25,7 +25,7 @@ export class Turns {
       this.#waiting = [];
       for (const begin of waiting) {
         begin();
-        await undefined; // What it begins goes on in microtasks, as this does.
+        await undefined; // The caller goes on in microtasks, as this loop does.
         if (!slice.isOver()) continue;
         await nextTurn();
         slice.begin();
