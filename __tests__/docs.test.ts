@@ -94,6 +94,7 @@ describe('the TypeScript code', () => {
     options.paths = {
       'express-background-tasks': [join(root, 'lib/index.ts')],
       'express-background-tasks/engine': [join(root, 'lib/engine/index.ts')],
+      'express-background-tasks/testing': [join(root, 'lib/testing/index.ts')],
       'express-background-tasks/*': [join(root, 'lib/drivers/*/index.ts')],
     };
     const host = ts.createCompilerHost(options);

@@ -21,6 +21,8 @@ import { describeWith } from './drivers/requirements';
 import { deferred } from './fixtures/deferred';
 import { expresses, openSocket, serve } from './fixtures/serve';
 
+jest.mock('../lib/drivers/sqlite/library', () => require('./drivers/fixtures/on-better-sqlite3'));
+
 let directory: string;
 let logFile: string;
 

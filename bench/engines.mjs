@@ -145,7 +145,7 @@ async function benchPgBoss() {
   };
   const ours = async (boss) => {
     const engine = pgBoss(boss);
-    const rate = [await enqueueRate(engine, count), await workRate(engine, count)];
+    const rate = [await enqueueRate(engine, count), await workRate(engine, count), await enqueueManyRate(engine)];
     await engine.close();
     return rate;
   };
@@ -155,7 +155,8 @@ async function benchPgBoss() {
     floor: () => withBoss((boss) => barePgBoss(boss, count, withDeadline)),
   });
   await client.end();
-  return adapterRows('pgBoss', 'pg-boss', rates);
+  const many = rates.ours.map(([, , rate]) => rate);
+  return [...adapterRows('pgBoss', 'pg-boss', rates), absolute('enqueueMany on pgBoss, 1,000 a call', many, 10_000)];
 }
 
 async function barePgBoss(boss, count, limit) {
@@ -230,6 +231,12 @@ function enqueueRate(engine, count, atOnce = underWay, names = [name]) {
   const remotes = names.map((name) => task(name));
   let next = 0;
   return rateOf(count, atOnce, () => engine.enqueue(remotes[next++ % remotes.length], ...args));
+}
+
+/** Tasks per second, a thousand a call, one call after the other. */
+async function enqueueManyRate(engine) {
+  const argLists = Array.from({ length: 1000 }, () => args);
+  return 1000 * (await rateOf(20, 1, () => engine.enqueueMany(task(name), argLists)));
 }
 
 /** Calls per second, with so many under way. */

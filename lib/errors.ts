@@ -1,4 +1,6 @@
-// The one error class of this library and its codes. What each code means and what to do is in docs/errors.md.
+// The error classes of this library and the codes. What each code means and what to do is in docs/errors.md.
+
+import { isObject } from './foreign-value.js';
 
 /** The codes of {@link BackgroundTasksError}. Each has a section in docs/errors.md. */
 export type ErrorCode =
@@ -37,4 +39,36 @@ export class BackgroundTasksError extends Error {
   static {
     BackgroundTasksError.prototype.name = 'BackgroundTasksError';
   }
+}
+
+/** The same in every copy of this package. */
+const nonRetryable = Symbol.for('express-background-tasks.non-retryable');
+
+/**
+ * Thrown by a task, or as the `cause` of what it throws, it says that another attempt would fail as well: no retry follows.
+ *
+ * @example
+ * if (response.status === 404) throw new NonRetryableError(`there is no user ${id}`);
+ */
+export class NonRetryableError extends Error {
+  static {
+    NonRetryableError.prototype.name = 'NonRetryableError';
+    Object.defineProperty(NonRetryableError.prototype, nonRetryable, { value: true });
+  }
+}
+
+/** A chain of causes may be a circle. */
+const longestChain = 100;
+
+export function isNonRetryable(error: unknown): boolean {
+  try {
+    let link = error;
+    for (let length = 0; length < longestChain && isObject(link); length++) {
+      if (Reflect.get(link, nonRetryable) === true) return true;
+      link = Reflect.get(link, 'cause');
+    }
+  } catch {
+    // It throws when it is looked at.
+  }
+  return false;
 }

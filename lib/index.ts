@@ -1,9 +1,25 @@
 // The public exports, nothing else.
 
 export type { CloseOptions } from './close-options.js';
-export type { GetOptions, TaskEngine, TaskRecord, TaskWorker, WorkerOptions } from './engine/engine.js';
+export type {
+  EngineStats,
+  EnqueueMany,
+  GetOptions,
+  ListFilter,
+  ScheduleOptions,
+  TaskEngine,
+  TaskFilter,
+  TaskRecord,
+  TaskSchedule,
+  TaskState,
+  TaskWorker,
+  TransactionEnqueuer,
+  WatchOptions,
+  WorkerHealth,
+  WorkerOptions,
+} from './engine/engine.js';
 export type { TaskMessage } from './engine/message.js';
-export { BackgroundTasksError, type ErrorCode } from './errors.js';
+export { BackgroundTasksError, type ErrorCode, NonRetryableError } from './errors.js';
 export { type StatusOptions, taskStatus } from './http/task-status.js';
 export { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from './middleware.js';
 export type { BackgroundTasks } from './response/background-tasks.js';

@@ -8,6 +8,8 @@ const longest = [
   'project-setups',
   'bullmq-outages',
   'pg-boss-outages',
+  'pg-boss-pglite',
+  'pg-boss-operations',
   'pg-boss',
   'sqlite-upkeep',
   'sqlite-conformance',

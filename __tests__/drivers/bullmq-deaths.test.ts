@@ -35,11 +35,16 @@ describeWith({ server: ['Redis', 6379] }, 'on the BullMQ engine, a task whose wo
     return closing(createEngine(new BullmqDriver(queue, connection, shortTiming)));
   }
 
-  /** A process that is started again whenever it ends. */
-  function keepAlive(): void {
+  function startProcess(): ChildProcess {
     const program = join(__dirname, 'fixtures/bullmq-poison.ts');
     const child = spawn(process.execPath, ['--require', join(__dirname, 'fixtures/typescript.cjs'), program, queue]);
     children.add(child);
+    return child;
+  }
+
+  /** A process that is started again whenever it ends. */
+  function keepAlive(): void {
+    const child = startProcess();
     child.once('exit', () => {
       if (children.delete(child)) keepAlive();
     });
@@ -163,5 +168,52 @@ describeWith({ server: ['Redis', 6379] }, 'on the BullMQ engine, a task whose wo
     expect(await timesAlone()).toBe('1');
     await engine.work([task('a', () => {})]);
     expect(await over(engine, id)).toMatchObject({ state: 'succeeded' });
+  });
+
+  it('does not run again if it was cancelled before', async () => {
+    const engine = open();
+    const { id } = await send(engine, { name: 'hangs', args: [], key: 'k', retries: retries(3) });
+    const child = startProcess();
+    while ((await engine.get(id))?.state !== 'running') await sleep(5);
+    expect(await engine.cancel(id)).toBe('signalled');
+    child.kill('SIGKILL');
+    const runs = new Notes<void>();
+    await engine.work([task('hangs', runs.note)]);
+    expect(await over(engine, id)).toMatchObject({ state: 'cancelled', attempts: 1 });
+    expect(runs.all).toEqual([]);
+    expect((await send(engine, { name: 'hangs', args: [], key: 'k' })).id).not.toBe(id);
+  });
+
+  it('is cancelled at once if it is cancelled afterwards', async () => {
+    const engine = open();
+    const { id } = await send(engine, { name: 'hangs', args: [] });
+    const child = startProcess();
+    while ((await engine.get(id))?.state !== 'running') await sleep(5);
+    child.kill('SIGKILL');
+    while ((await engine.get(id))?.state === 'running') await sleep(5);
+    expect(await engine.stats()).toMatchObject({ queued: 1, due: 1, running: 0 });
+    expect((await engine.list({ state: 'queued' })).map((record) => record.id)).toEqual([id]);
+    expect(await engine.list({ state: 'running' })).toEqual([]);
+    expect(await engine.cancel(id)).toBe('cancelled');
+    const runs = new Notes<void>();
+    await engine.work([task('hangs', runs.note)]);
+    await sleep(500);
+    expect(runs.all).toEqual([]);
+    expect(await engine.stats()).toMatchObject({ queued: 0, running: 0, cancelled: 1 });
+  });
+
+  it('runs again before the one that waits behind it', async () => {
+    const engine = open();
+    const options = { name: 'hangs', key: 'k', whileRunning: 'again' } as const;
+    const first = await send(engine, { ...options, args: [1] });
+    const child = startProcess();
+    while ((await engine.get(first.id))?.state !== 'running') await sleep(5);
+    const second = await send(engine, { ...options, args: [2] });
+    child.kill('SIGKILL');
+    const runs = new Notes<number>();
+    await engine.work([task('hangs', runs.note)]);
+    expect(await over(engine, second.id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+    expect(await engine.get(first.id)).toMatchObject({ state: 'succeeded', attempts: 2 });
+    expect(runs.all).toEqual([1, 2]);
   });
 });

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { Queue, Worker } from 'bullmq';
 import { Cluster, Redis } from 'ioredis';
 import { bullmq } from '../../lib/drivers/bullmq/index.js';
-import { errorOf } from '../../lib/drivers/bullmq/job.js';
+import { errorOf } from '../../lib/drivers/bullmq/record.js';
 import { currentTask, type OnError, task } from '../../lib/index.js';
 import { connection, obliterate } from './fixtures/bullmq.js';
 import { startRedis } from './fixtures/own-server.js';

@@ -7,7 +7,10 @@ import { startRedis } from './fixtures/own-server.js';
 import { TcpProxy } from './fixtures/tcp-proxy.js';
 import { describeWith } from './requirements.js';
 
-const lacks = ['work', 'get', 'retries', 'priority', 'key'] as const;
+const lacks = [
+  ...(['work', 'get', 'retries', 'priority', 'key'] as const),
+  ...(['enqueueMany', 'list', 'stats', 'cancel', 'retry', 'promote', 'remove', 'schedule', 'progress'] as const),
+];
 
 describeWith({ server: ['RabbitMQ', 5672] }, 'celery over RabbitMQ', () => {
   describeConformance('celery over RabbitMQ', {

@@ -58,10 +58,17 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery: get()', () => 
     ['RETRY', 'queued'],
     ['SUCCESS', 'succeeded'],
     ['FAILURE', 'failed'],
-    ['REVOKED', 'failed'],
+    ['REVOKED', 'cancelled'],
   ])('%s is %s', async (status, state) => {
     await keep({ status });
     expect(await engine.get(id)).toMatchObject({ id, state });
+  });
+
+  it('what a task passes to update_state() while it runs is its progress', async () => {
+    await keep({ status: 'PROGRESS', result: { percent: 40 } });
+    expect(await engine.get(id)).toMatchObject({ state: 'running', progress: { percent: 40 } });
+    await keep({ status: 'STARTED', result: { pid: 1, hostname: 'worker@host' } });
+    expect(await engine.get(id)).not.toHaveProperty('progress');
   });
 
   it('without result_extended there is no name, and the attempts are one', async () => {

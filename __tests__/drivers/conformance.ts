@@ -5,33 +5,35 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { tracingChannel } from 'node:diagnostics_channel';
-import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  type BackgroundTasksError,
-  currentTask,
-  type ErrorContext,
-  enqueue,
-  type TaskEngine,
-  type TaskMessage,
-  type TaskRecord,
-  type TaskTrace,
-  task,
-} from '../../lib/index.js';
+import { currentTask, enqueue, type TaskEngine, type TaskMessage, type TaskTrace, task } from '../../lib/index.js';
 import { type Sent, send } from './fixtures/send.js';
+import {
+  backoff,
+  eventually,
+  exited,
+  failure,
+  Gate,
+  kill,
+  over,
+  reaches,
+  reporter,
+  Seen,
+  sorted,
+} from './fixtures/suite-tools.js';
 import type { WorkerReport } from './fixtures/worker-process.js';
+import { type Ability, describeOperations } from './operations.js';
 
-/** What an engine may not have. The suite then asserts that it refuses it clearly. */
-export type Ability = 'work' | 'get' | 'timeout' | 'retries' | 'delay' | 'priority' | 'key';
+export type { Ability } from './operations.js';
 
 export interface EngineUnderTest {
   /** The absolute path of a module that exports `createEngine(config)`. The suite's child processes load it too. */
   module: string;
   /** Makes an empty store for one test. */
   createStore(): EngineStore | Promise<EngineStore>;
-  /** The same, of a store that can be stopped and started. */
-  createFragileStore(): FragileStore | Promise<FragileStore>;
+  /** The same, of a store that can be stopped and started. Absent where there is nothing that could stop. */
+  createFragileStore?(): FragileStore | Promise<FragileStore>;
   lacks?: readonly Ability[];
   /** How long a test may take, in ms. Default 30000. */
   patience?: number;
@@ -149,60 +151,66 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       }
     });
 
-    describe('the store is out of reach', () => {
-      let fragile: FragileStore;
+    const { createFragileStore } = subject;
+    if (createFragileStore !== undefined)
+      describe('the store is out of reach', () => {
+        let fragile: FragileStore;
 
-      beforeEach(async () => {
-        await store.remove();
-        fragile = await subject.createFragileStore();
-        store = fragile;
-      }, patience);
+        beforeEach(async () => {
+          await store.remove();
+          fragile = await createFragileStore();
+          store = fragile;
+        }, patience);
 
-      test('enqueue rejects with ERR_ENGINE_UNAVAILABLE, status 503, within 5 s, and works again afterwards', async () => {
-        const engine = await openEngine();
-        await send(engine, { name: 'a', args: [] });
-        await fragile.stop();
-        try {
-          const start = Date.now();
-          const attempts = [1, 2, 3].map((n) => failure(send(engine, { name: 'a', args: [n] })));
-          for (const error of await Promise.all(attempts)) {
-            expect(error).toMatchObject({ name: 'BackgroundTasksError', code: 'ERR_ENGINE_UNAVAILABLE', status: 503 });
-          }
-          expect(Date.now() - start).toBeLessThan(5500); // Half a second for a busy machine.
-        } finally {
-          await fragile.start();
-        }
-        const { id } = await eventually(() => send(engine, { name: 'a', args: [] }), patience / 2);
-        if (can('get')) expect(await engine.get(id)).toMatchObject({ id, state: 'queued' });
-      });
-
-      if (can('work')) {
-        test('a worker, idle or not, goes on by itself once the store is back', async () => {
+        test('enqueue rejects with ERR_ENGINE_UNAVAILABLE, status 503, within 5 s, and works again afterwards', async () => {
           const engine = await openEngine();
-          const ran = new Seen<unknown>();
-          const gate = new Gate();
-          const worker = await engine.work([
-            task('conformance.ran', (value: number) => ran.add(value)),
-            task('conformance.gate', async () => {
-              ran.add('waits');
-              await gate.opened;
-            }),
-          ]);
-          await send(engine, { name: 'conformance.ran', args: [1] });
-          await ran.count(1);
-          const waiting = await send(engine, { name: 'conformance.gate', args: [] });
-          await ran.count(2);
+          await send(engine, { name: 'a', args: [] });
           await fragile.stop();
-          gate.open(); // Ends while nobody can store that it did.
-          await sleep(1000);
-          await fragile.start();
-          await eventually(() => send(engine, { name: 'conformance.ran', args: [2] }), patience / 2);
-          await ran.first((value) => value === 2);
-          if (can('get')) expect(await over(engine, waiting.id)).toMatchObject({ state: 'succeeded' });
-          await worker.close();
+          try {
+            const start = Date.now();
+            const attempts = [1, 2, 3].map((n) => failure(send(engine, { name: 'a', args: [n] })));
+            for (const error of await Promise.all(attempts)) {
+              expect(error).toMatchObject({
+                name: 'BackgroundTasksError',
+                code: 'ERR_ENGINE_UNAVAILABLE',
+                status: 503,
+              });
+            }
+            expect(Date.now() - start).toBeLessThan(5500); // Half a second for a busy machine.
+          } finally {
+            await fragile.start();
+          }
+          const { id } = await eventually(() => send(engine, { name: 'a', args: [] }), patience / 2);
+          if (can('get')) expect(await engine.get(id)).toMatchObject({ id, state: 'queued' });
         });
-      }
-    });
+
+        if (can('work')) {
+          test('a worker, idle or not, goes on by itself once the store is back', async () => {
+            const engine = await openEngine();
+            const ran = new Seen<unknown>();
+            const gate = new Gate();
+            const worker = await engine.work([
+              task('conformance.ran', (value: number) => ran.add(value)),
+              task('conformance.gate', async () => {
+                ran.add('waits');
+                await gate.opened;
+              }),
+            ]);
+            await send(engine, { name: 'conformance.ran', args: [1] });
+            await ran.count(1);
+            const waiting = await send(engine, { name: 'conformance.gate', args: [] });
+            await ran.count(2);
+            await fragile.stop();
+            gate.open(); // Ends while nobody can store that it did.
+            await sleep(1000);
+            await fragile.start();
+            await eventually(() => send(engine, { name: 'conformance.ran', args: [2] }), patience / 2);
+            await ran.first((value) => value === 2);
+            if (can('get')) expect(await over(engine, waiting.id)).toMatchObject({ state: 'succeeded' });
+            await worker.close();
+          });
+        }
+      });
 
     if (can('get')) {
       test('get: undefined for an id that is unknown or cannot be one', async () => {
@@ -222,8 +230,10 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           name: 'conformance.waits',
           state: 'queued',
           attempts: 0,
+          args: ['secret'],
           enqueuedAt: expect.any(Date),
         });
+        expect(await engine.get(id, { result: false })).not.toHaveProperty('args');
         // The store may have a clock of its own.
         expect(Math.abs(Number(record?.enqueuedAt) - before)).toBeLessThan(10_000);
       });
@@ -245,6 +255,8 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         await expect(engine.get(id)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
       });
     }
+
+    describeOperations({ can, test, openEngine, startWorkerProcess });
 
     if (!can('work')) {
       test('work: rejects with ERR_INVALID_OPTION, since the engine does not have it', async () => {
@@ -287,6 +299,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           name: 'conformance.sum',
           state: 'succeeded',
           attempts: 1,
+          args: [1, 2],
           result: { sum: 3 },
           enqueuedAt: expect.any(Date),
           startedAt: expect.any(Date),
@@ -296,14 +309,16 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         expect(Number(finished.finishedAt)).toBeGreaterThanOrEqual(Number(finished.startedAt));
       });
 
-      test('that was enqueued by one process runs in another one', async () => {
-        const engine = await openEngine();
-        const { reports } = await startWorkerProcess();
-        const { id } = await send(engine, { name: 'conformance.record', args: ['from afar'] });
-        const ran = await reports.first((report) => report.event === 'ran');
-        expect(ran).toEqual({ event: 'ran', args: ['from afar'], id, attempt: 1 });
-        expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
-      });
+      if (can('processes')) {
+        test('that was enqueued by one process runs in another one', async () => {
+          const engine = await openEngine();
+          const { reports } = await startWorkerProcess();
+          const { id } = await send(engine, { name: 'conformance.record', args: ['from afar'] });
+          const ran = await reports.first((report) => report.event === 'ran');
+          expect(ran).toEqual({ event: 'ran', args: ['from afar'], id, attempt: 1 });
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+        });
+      }
 
       test('gets its arguments to the letter', async () => {
         const engine = await openEngine();
@@ -489,7 +504,8 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           name: 'conformance.fails',
           state: 'failed',
           attempts: 1,
-          error: { name: 'TypeError', message: 'the disk is full 🫠' },
+          args: [],
+          error: { name: 'TypeError', message: 'the disk is full 🫠', stack: expect.any(String) },
           enqueuedAt: expect.any(Date),
           startedAt: expect.any(Date),
           finishedAt: expect.any(Date),
@@ -977,16 +993,18 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         await expect(engine.work([])).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
       });
 
-      test('that is killed with -9 while it runs a task: another one runs it', async () => {
-        const engine = await openEngine();
-        const { child, reports } = await startWorkerProcess();
-        const { id } = await send(engine, { name: 'conformance.hang', args: ['to be killed'] });
-        await reports.first((report) => report.event === 'hangs');
-        await kill(child);
-        const seen = await record(engine, 'conformance.hang');
-        expect(await seen.next()).toEqual(['to be killed']);
-        expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2 });
-      });
+      if (can('processes')) {
+        test('that is killed with -9 while it runs a task: another one runs it', async () => {
+          const engine = await openEngine();
+          const { child, reports } = await startWorkerProcess();
+          const { id } = await send(engine, { name: 'conformance.hang', args: ['to be killed'] });
+          await reports.first((report) => report.event === 'hangs');
+          await kill(child);
+          const seen = await record(engine, 'conformance.hang');
+          expect(await seen.next()).toEqual(['to be killed']);
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 2 });
+        });
+      }
 
       test('shares the work with another one of its process: every task runs once', async () => {
         const engine = await openEngine();
@@ -996,22 +1014,26 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         expect(runs.flatMap(({ all }) => all)).toHaveLength(100);
       });
 
-      test('shares the work with those of other processes: every task runs once', async () => {
-        const engine = await openEngine();
-        const processes = await Promise.all([startWorkerProcess(), startWorkerProcess()]);
-        const ids = await enqueueMany(engine, 200);
-        for (const id of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
-        for (const { child } of processes) child.send('close');
-        await Promise.all(processes.map(({ child }) => exited(child)));
-        const runs = processes.flatMap(({ reports }) => reports.all.filter(({ event }) => event === 'ran'));
-        expect(sorted(runs.map((report) => (report.event === 'ran' ? report.id : '')))).toEqual(sorted(ids));
-      });
+      if (can('processes')) {
+        test('shares the work with those of other processes: every task runs once', async () => {
+          const engine = await openEngine();
+          const processes = await Promise.all([startWorkerProcess(), startWorkerProcess()]);
+          const ids = await enqueueMany(engine, 200);
+          for (const id of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+          for (const { child } of processes) child.send('close');
+          await Promise.all(processes.map(({ child }) => exited(child)));
+          const runs = processes.flatMap(({ reports }) => reports.all.filter(({ event }) => event === 'ran'));
+          expect(sorted(runs.map((report) => (report.event === 'ran' ? report.id : '')))).toEqual(sorted(ids));
+        });
+      }
 
-      test('leaves nothing behind that keeps a process up', async () => {
-        const { child, reports } = startProcess('once');
-        expect(await exited(child)).toEqual({ code: 0, signal: null });
-        expect(reports.all).toMatchObject([{ event: 'ran' }]);
-      });
+      if (can('processes')) {
+        test('leaves nothing behind that keeps a process up', async () => {
+          const { child, reports } = startProcess('once');
+          expect(await exited(child)).toEqual({ code: 0, signal: null });
+          expect(reports.all).toMatchObject([{ event: 'ran' }]);
+        });
+      }
     });
 
     async function enqueueMany(engine: TaskEngine, count: number): Promise<string[]> {
@@ -1020,115 +1042,4 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       return enqueued.map(({ id }) => id);
     }
   });
-}
-
-/** What was seen so far, and a way to wait for more. */
-class Seen<T> {
-  readonly all: T[] = [];
-  #taken = 0;
-  readonly #waiting: (() => void)[] = [];
-
-  add(value: T): void {
-    this.all.push(value);
-    for (const check of this.#waiting.splice(0)) check();
-  }
-
-  /** The first one that fits, also among those seen before. */
-  async first(fits: (value: T) => boolean): Promise<T> {
-    for (;;) {
-      const index = this.all.findIndex(fits);
-      if (index !== -1) return this.all[index] as T;
-      await this.#more();
-    }
-  }
-
-  /** The first `count`. */
-  async count(count: number): Promise<T[]> {
-    while (this.all.length < count) await this.#more();
-    return this.all.slice(0, count);
-  }
-
-  /** Each call gives the one after the last call's. */
-  async next(): Promise<T> {
-    const index = this.#taken++;
-    await this.count(index + 1);
-    return this.all[index] as T;
-  }
-
-  #more(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#waiting.push(resolve);
-    });
-  }
-}
-
-class Gate {
-  open: () => void = () => {};
-  readonly opened = new Promise<void>((resolve) => {
-    this.open = resolve;
-  });
-}
-
-interface Report {
-  error: unknown;
-  context: ErrorContext;
-}
-
-function reporter(): { onError: (error: unknown, context: ErrorContext) => void; reports: Seen<Report> } {
-  const reports = new Seen<Report>();
-  return { onError: (error, context) => reports.add({ error, context }), reports };
-}
-
-function backoff(limit: number, minDelay = 10): NonNullable<TaskMessage['retries']> {
-  return { limit, minDelay, maxDelay: minDelay, factor: 1, jitter: false };
-}
-
-/** Waits until the task is over; the test's own time limit ends a wait in vain. */
-function over(engine: TaskEngine, id: string): Promise<TaskRecord> {
-  return reaches(engine, id, ({ state }) => state === 'succeeded' || state === 'failed');
-}
-
-async function reaches(engine: TaskEngine, id: string, fits: (record: TaskRecord) => boolean): Promise<TaskRecord> {
-  for (;;) {
-    const record = await engine.get(id);
-    if (record === undefined) throw new Error(`the engine does not know the task ${id}`);
-    if (fits(record)) return record;
-    await sleep(10);
-  }
-}
-
-async function eventually<T>(call: () => Promise<T>, patience: number): Promise<T> {
-  const end = Date.now() + patience;
-  for (;;) {
-    try {
-      return await call();
-    } catch (error) {
-      if (Date.now() > end) throw error;
-      await sleep(100);
-    }
-  }
-}
-
-async function failure(promise: Promise<unknown>): Promise<BackgroundTasksError> {
-  try {
-    await promise;
-  } catch (error) {
-    return error as BackgroundTasksError;
-  }
-  throw new Error('it resolved');
-}
-
-async function kill(child: ChildProcess): Promise<void> {
-  child.kill('SIGKILL');
-  await exited(child);
-}
-
-async function exited(child: ChildProcess): Promise<{ code: number | null; signal: string | null }> {
-  // Unlike "exit", "close" comes after the last message.
-  if (child.connected || (child.exitCode === null && child.signalCode === null)) await once(child, 'close');
-  return { code: child.exitCode, signal: child.signalCode };
-}
-
-function sorted<T>(values: readonly T[]): T[] {
-  return [...values].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
 }

@@ -52,7 +52,10 @@ describeWith({ node: 24 }, 'the driver of the documentation', () => {
 
   describeConformance('the driver of the documentation', {
     module: driver,
-    lacks: ['retries', 'delay', 'priority', 'key'],
+    lacks: [
+      ...(['retries', 'delay', 'priority', 'key', 'enqueueMany', 'list', 'stats', 'cancel', 'retry'] as const),
+      ...(['promote', 'remove', 'schedule', 'progress'] as const),
+    ],
     createStore,
     createFragileStore: createStore,
   });

@@ -6,7 +6,7 @@ import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
 import { currentTask, type TaskEngine, type TaskRecord, task } from '../../lib/index.js';
 import { createStore, database, type PgBossStore, queue, type StartedBoss, startBoss } from './fixtures/pg-boss.js';
 import { send } from './fixtures/send.js';
-import { Notes, over } from './fixtures/watched.js';
+import { Notes, over, waitingTask } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
 /** As they stand in that release. */
@@ -121,6 +121,37 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'on pg-boss, what 0.1.0
     expect(await engine.get(succeeded)).toMatchObject({ state: 'succeeded', attempts: 1, result: [1] });
     for (const id of [await leaveOver('failed', failure), await leaveOver('completed', failure)]) {
       expect(await engine.get(id)).toMatchObject({ state: 'failed', attempts: 3, error });
+      expect(await engine.retry(id)).toBe(1);
+      expect(await engine.get(id)).toMatchObject({ state: 'queued', error });
     }
+    expect(await engine.retry(succeeded)).toBe(0);
+  });
+
+  it('can be listed, cancelled and removed', async () => {
+    const id = await enqueue010([1], { singletonKey: daily, priority: 3 });
+    const queued = {
+      id,
+      name: 'a',
+      state: 'queued',
+      attempts: 0,
+      args: [1],
+      priority: 3,
+      enqueuedAt: expect.any(Date),
+    };
+    expect(await engine.list()).toEqual([queued]);
+    expect(await engine.cancel(id)).toBe('cancelled');
+    expect((await send(engine, { name: 'a', args: [], key: 'daily' })).id).not.toBe(id);
+    expect(await engine.retry(id)).toBe(0); // Its key is live.
+    expect(await engine.remove({ name: 'a' })).toBe(2);
+  });
+
+  it('has one more behind it while it runs', async () => {
+    await enqueue010([1], { singletonKey: daily });
+    const { waits, started, end } = waitingTask('a');
+    await engine.work([waits]);
+    await started.first(1);
+    await send(engine, { name: 'a', args: [2], key: 'daily', whileRunning: 'again' });
+    end();
+    expect(await started.first(2)).toEqual([1, 2]);
   });
 });

@@ -1,31 +1,50 @@
-// The pg-boss engine over PGlite, which needs no server.
+// The pg-boss engine over PGlite, which needs no server and lives in one process: the conformance suite.
 
-import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
 import { task } from '../../lib/index.js';
-import { nativeRequire, startBoss } from './fixtures/pg-boss.js';
-import { send } from './fixtures/send.js';
-import { over, retries } from './fixtures/watched.js';
+import { describeConformance, type EngineStore } from './conformance.js';
+import { closePglite, createEngine, pglite } from './fixtures/pglite.js';
 import { describeWith } from './requirements.js';
 
+/** PostgreSQL in WebAssembly starts slowly where the processor is busy. */
+const patience = 180_000;
+
 describeWith({ node: 22 }, 'pg-boss, over PGlite', () => {
-  test('runs, retries and deduplicates tasks', async () => {
-    const { PGlite } = nativeRequire('@electric-sql/pglite') as { PGlite: new () => { close(): Promise<void> } };
-    const { fromPglite } = nativeRequire('pg-boss') as { fromPglite: (pglite: object) => object };
-    const pglite = new PGlite();
-    const boss = await startBoss({ db: fromPglite(pglite), backend: 'pglite' });
-    const engine = pgBoss(boss);
-    let failures = 0;
-    const flaky = task('flaky', (value: string) => {
-      if (failures++ < 2) throw new Error('not yet');
-      return value;
-    });
-    const message = { name: 'flaky', args: ['done \0'], key: 'k', retries: retries(2) };
-    const { id } = await send(engine, message);
-    expect(await send(engine, message)).toEqual({ id });
-    await engine.work([flaky]);
-    expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 3, result: 'done \0' });
-    await engine.close();
-    await boss.stop();
-    await pglite.close();
-  }, 180_000); // PostgreSQL in WebAssembly starts slowly where the processor is busy.
+  afterAll(closePglite);
+
+  function createStore(): EngineStore & { config: { schema: string } } {
+    const schema = `tasks_${randomUUID().replaceAll('-', '')}`;
+    return {
+      config: { schema },
+      remove: async () => void (await pglite().exec(`DROP SCHEMA IF EXISTS ${schema} CASCADE`)),
+    };
+  }
+
+  describeConformance('pg-boss', {
+    module: join(__dirname, 'fixtures/pglite.ts'),
+    lacks: ['processes'],
+    createStore,
+    patience,
+  });
+
+  it(
+    'enqueues within a transaction of PGlite',
+    async () => {
+      const { config, remove } = createStore();
+      const engine = await createEngine(config);
+      await engine.ready();
+      const keyed = task('a', (value: number) => value).with({ key: 'k' });
+      await pglite().transaction((transaction) => engine.within(transaction).enqueue(keyed, 1));
+      const rolledBack = pglite().transaction(async (transaction) => {
+        await engine.within(transaction).enqueueMany(task('b'), [[], []]);
+        throw new Error('no');
+      });
+      await expect(rolledBack).rejects.toThrow('no');
+      expect(await engine.list()).toMatchObject([{ name: 'a', args: [1] }]);
+      await engine.close();
+      await remove();
+    },
+    patience,
+  );
 });

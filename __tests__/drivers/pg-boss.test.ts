@@ -73,10 +73,10 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     });
   }
 
-  /** Calls `before` before each end of an attempt is written that boss.complete() does not write. */
+  /** Calls `before` before ends of attempts are written. */
   function beforeEnds(before: () => Promise<void>): Partial<Boss> {
     const executeSql: Db['executeSql'] = async (text, values) => {
-      if (/^UPDATE .* SET state = '(retry|failed)'/.test(text)) await before();
+      if (text.includes('AS ended')) await before();
       return boss.getDb().executeSql(text, values);
     };
     return { getDb: () => ({ executeSql }) };
@@ -135,11 +135,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     const written = new Promise<void>((resolve) => {
       write = resolve;
     });
-    const complete: Boss['complete'] = async (...args) => {
-      await written;
-      return boss.complete(...args);
-    };
-    const slow = open({ complete });
+    const slow = open(beforeEnds(() => written));
     const ran = new Notes<number>();
     for (const number of [1, 2, 3, 4]) await send(slow, { name: 'a', args: [number] });
     await slow.work([task('a', ran.note)], { concurrency: 1 });
@@ -459,11 +455,11 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss, beyond confor
     end();
   });
 
-  test('a task that pg-boss was told to cancel has failed', async () => {
+  test('a task that pg-boss was told to cancel is cancelled', async () => {
     const { id } = await send(engine, { name: 'a', args: [] });
     await boss.cancel(queue, id);
     const record = await engine.get(id);
-    expect(record).toMatchObject({ state: 'failed', attempts: 0, finishedAt: expect.any(Date) });
+    expect(record).toMatchObject({ state: 'cancelled', attempts: 0, finishedAt: expect.any(Date) });
     expect(record).not.toHaveProperty('error');
   });
 

@@ -11,6 +11,8 @@ import { deferred } from '../fixtures/deferred.js';
 import { send } from './fixtures/send.js';
 import { describeWith } from './requirements.js';
 
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
+
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 const anHour = 3_600_000;

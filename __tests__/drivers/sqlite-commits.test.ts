@@ -7,6 +7,7 @@ import { block, counting, over, refuseBad, sqliteFolder } from './fixtures/sqlit
 import { describeWith } from './requirements.js';
 
 // Some tests set the clock or wait for timers.
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 describeWith({ node: 22 }, 'group commit on SQLite', () => {

@@ -11,6 +11,7 @@ import { over, refuseBad, rowsIn, sqliteFolder } from './fixtures/sqlite-folder.
 import { describeWith } from './requirements.js';
 
 // Some tests set the clock or wait for timers.
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 describeWith({ node: 22 }, "the application's own SQLite database", () => {

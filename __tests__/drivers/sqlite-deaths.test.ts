@@ -12,6 +12,8 @@ import { send } from './fixtures/send.js';
 import { DeadlyWorker } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
+
 describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () => {
   const directory = mkdtempSync(join(tmpdir(), 'tasks-deaths-'));
   const engines: TaskEngine[] = [];

@@ -9,6 +9,8 @@ import { sqlite } from '../../lib/drivers/sqlite/index.js';
 import { send } from './fixtures/send.js';
 import { describeWith } from './requirements.js';
 
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
+
 jest.mock('node:fs', () => {
   const fs = jest.requireActual('node:fs');
   return {

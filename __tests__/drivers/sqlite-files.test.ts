@@ -28,6 +28,8 @@ import { deferred } from '../fixtures/deferred.js';
 import { send } from './fixtures/send.js';
 import { describeWith } from './requirements.js';
 
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
+
 const itOnLinux = process.platform === 'linux' ? it : it.skip;
 
 describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
@@ -178,14 +180,14 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
     ['the locks are lost', dropLocks],
   ])('a task is stored once if %s while it is being written', async (_, fault) => {
     const engine = open();
-    const { pragma } = Database.prototype;
+    const { exec } = Database.prototype;
     let isOver = false;
-    jest.spyOn(Database.prototype, 'pragma').mockImplementation(function (this: Database.Database, source, options) {
-      if (!isOver && source === 'synchronous = FULL') {
+    jest.spyOn(Database.prototype, 'exec').mockImplementation(function (this: Database.Database, source) {
+      if (!isOver && source === 'PRAGMA synchronous = FULL') {
         isOver = true;
         fault();
       }
-      return pragma.call(this, source, options);
+      return exec.call(this, source);
     });
     const ids = await Promise.all([enqueue(engine), enqueue(engine)]);
     jest.restoreAllMocks();

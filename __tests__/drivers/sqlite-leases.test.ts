@@ -8,6 +8,7 @@ import { block, over, reaches, sqliteFolder } from './fixtures/sqlite-folder.js'
 import { describeWith } from './requirements.js';
 
 // Some tests set the clock or wait for timers.
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 describeWith({ node: 22 }, 'leases on SQLite', () => {

@@ -7,6 +7,8 @@ import { send } from './fixtures/send.js';
 import { counting, sqliteFolder } from './fixtures/sqlite-folder.js';
 import { describeWith } from './requirements.js';
 
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
+
 describeWith({ node: 22 }, 'many names on the SQLite engine', () => {
   const { newPath, open: openAny, connect } = sqliteFolder();
   let path = '';

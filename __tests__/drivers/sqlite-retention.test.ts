@@ -6,6 +6,8 @@ import { send } from './fixtures/send.js';
 import { over, sqliteFolder } from './fixtures/sqlite-folder.js';
 import { describeWith } from './requirements.js';
 
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
+
 describeWith({ node: 22 }, 'retention on SQLite', () => {
   const { connect, newPath, open } = sqliteFolder();
 

@@ -12,6 +12,8 @@ import { send } from './fixtures/send.js';
 import { makeFileOf010, tasksOf010 } from './fixtures/sqlite-0.1.0.js';
 import { describeWith } from './requirements.js';
 
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
+
 describeWith({ node: 22 }, 'the table of the SQLite engine', () => {
   const directory = mkdtempSync(join(tmpdir(), 'tasks-schema-'));
   const engines: TaskEngine[] = [];

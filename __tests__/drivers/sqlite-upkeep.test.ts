@@ -11,6 +11,8 @@ import { deferred } from '../fixtures/deferred.js';
 import { send } from './fixtures/send.js';
 import { describeWith } from './requirements.js';
 
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
+
 describeWith({ node: 22 }, 'upkeep of the SQLite engine', () => {
   const directory = mkdtempSync(join(tmpdir(), 'tasks-upkeep-'));
   const engines: TaskEngine[] = [];

@@ -12,6 +12,7 @@ import { block, over, reaches, rowsIn, sqliteFolder } from './fixtures/sqlite-fo
 import { describeWith } from './requirements.js';
 
 // Some tests set the clock or wait for timers.
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 describeWith({ node: 22 }, 'workers on SQLite', () => {
@@ -108,7 +109,7 @@ describeWith({ node: 22 }, 'workers on SQLite', () => {
     const [first, ...others] = await Promise.all(ids.map(({ id }) => engine.get(id)));
     expect(first).toMatchObject({ state: 'succeeded', attempts: 1 });
     for (const { id, name, enqueuedAt } of others as TaskRecord[]) {
-      expect(others).toContainEqual({ id, name, state: 'queued', attempts: 0, enqueuedAt });
+      expect(others).toContainEqual({ id, name, state: 'queued', attempts: 0, args: [], enqueuedAt });
     }
     await engine.work([task('a', () => {})]);
     for (const { id } of ids) expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });

@@ -14,6 +14,7 @@ import { over, rowsIn, sqliteFolder } from './fixtures/sqlite-folder.js';
 import { describeWith } from './requirements.js';
 
 // Some tests set the clock or wait for timers.
+jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 if (Number.parseInt(process.versions.node, 10) < 22) {
@@ -87,17 +88,17 @@ describeWith({ node: 22 }, 'sqlite', () => {
     });
 
     it('promise 1: a commit with an enqueue waits for the disk; those with nothing but the work of workers need not', async () => {
-      const pragmas = jest.spyOn(Database.prototype, 'pragma');
-      const last = (): unknown => pragmas.mock.lastCall?.[0];
+      const execute = jest.spyOn(Database.prototype, 'exec');
+      const last = (): unknown => execute.mock.lastCall?.[0];
       const engine = open({ path: newPath() });
       await engine.work([task('a', () => {})]);
       for (let round = 0; round < 3; round++) {
         const { id } = await send(engine, { name: 'a', args: [] });
-        expect(last()).toBe('synchronous = FULL');
+        expect(last()).toBe('PRAGMA synchronous = FULL');
         await over(engine, id);
-        expect(last()).toBe('synchronous = NORMAL');
+        expect(last()).toBe('PRAGMA synchronous = NORMAL');
       }
-      pragmas.mockRestore();
+      execute.mockRestore();
     });
 
     it('keeps tasks while no program runs', async () => {
@@ -137,14 +138,14 @@ describeWith({ node: 22 }, 'sqlite', () => {
     });
 
     it('may be in memory', async () => {
-      const pragmas = jest.spyOn(Database.prototype, 'pragma');
+      const execute = jest.spyOn(Database.prototype, 'exec');
       const engine = open({ path: ':memory:' });
       await engine.work([task('a', () => 'ran')]);
       const { id } = await send(engine, { name: 'a', args: [] });
       expect(await over(engine, id)).toMatchObject({ result: 'ran' });
       // Where there is no WAL, less than FULL could spoil the file.
-      expect(pragmas.mock.calls.flat()).not.toContain('synchronous = NORMAL');
-      pragmas.mockRestore();
+      expect(execute.mock.calls.flat()).not.toContain('PRAGMA synchronous = NORMAL');
+      execute.mockRestore();
     });
   });
 

@@ -29,7 +29,7 @@ function driverWith(more: Partial<EngineDriver> = {}): EngineDriver & { messages
       messages.push(message);
       return message.id;
     },
-    find: async () => record,
+    find: async () => [record],
     close: () => {},
     ...more,
   };
@@ -193,18 +193,18 @@ describe('the signal of a call', () => {
 
 describe('get', () => {
   it('asks for a UUID in lower case, and says whether the result is wanted', async () => {
-    const find = jest.fn(async () => record);
+    const find = jest.fn(async () => [record]);
     const engine = createEngine(driverWith({ find }));
     expect(await engine.get(id.toUpperCase())).toBe(record);
     await engine.get(id, { result: false });
     expect(find.mock.calls).toEqual([
-      [id, { result: true }, expect.any(AbortSignal)],
-      [id, { result: false }, expect.any(AbortSignal)],
+      [[id], { result: true }, expect.any(AbortSignal)],
+      [[id], { result: false }, expect.any(AbortSignal)],
     ]);
   });
 
   it('knows nothing of what cannot be an id, without asking', async () => {
-    const find = jest.fn(async () => record);
+    const find = jest.fn(async () => [record]);
     const engine = createEngine(driverWith({ find }));
     for (const odd of ['', 'x', "'; DROP TABLE", `${id}0`, undefined, {}]) {
       expect(await engine.get(odd as string)).toBeUndefined();

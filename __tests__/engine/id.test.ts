@@ -1,4 +1,4 @@
-import { isUuid, newId, timeOfId } from '../../lib/engine/id.js';
+import { idOf, knownId, newId, timeOfId } from '../../lib/engine/id.js';
 
 test('newId() makes UUIDs of version 7, each another one, which hold the time', () => {
   const before = Date.now();
@@ -15,14 +15,26 @@ test('timeOfId() knows nothing of an id that was made otherwise', () => {
   expect(timeOfId('0f8fad5b-d9cb-469f-a165-70867728950e')).toBeUndefined();
 });
 
+const id = '0f8fad5b-d9cb-469f-a165-70867728950e';
+
 test.each([
-  ['0f8fad5b-d9cb-469f-a165-70867728950e', true],
-  ['0F8FAD5B-D9CB-469F-A165-70867728950E', true],
-  ['x0f8fad5b-d9cb-469f-a165-70867728950e', false],
-  ['0f8fad5b-d9cb-469f-a165-70867728950ex', false],
-  ['0f8fad5b-d9cb-469f-a165-70867728950', false],
-  ['0f8fad5bd9cb469fa16570867728950e', false],
-  ['', false],
-])('isUuid(%j)', (id, is) => {
-  expect(isUuid(id)).toBe(is);
+  [id, id],
+  [id.toUpperCase(), id],
+  [`x${id}`, undefined],
+  [`${id}x`, undefined],
+  [id.slice(1), undefined],
+  [id.replaceAll('-', ''), undefined],
+  ['', undefined],
+  [undefined, undefined],
+])('knownId(%j)', (given, known) => {
+  expect(knownId(given)).toBe(known);
+});
+
+test('idOf() makes the same id for a time and a name, and another one for another of either', () => {
+  const made = idOf(1_800_000_000_000, 'nightly');
+  expect(made).toMatch(/^[\da-f]{8}-[\da-f]{4}-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/);
+  expect(idOf(1_800_000_000_000, 'nightly')).toBe(made);
+  expect(timeOfId(made)).toEqual(new Date(1_800_000_000_000));
+  expect(idOf(1_800_000_000_001, 'nightly')).not.toBe(made);
+  expect(idOf(1_800_000_000_000, 'hourly')).not.toBe(made);
 });

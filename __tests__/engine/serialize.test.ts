@@ -290,7 +290,17 @@ describe('serializeError', () => {
     ['an object', { code: 7, deep: { secret: { a: 1 } } }, { name: 'Error', message: '{ code: 7, deep: [Object] }' }],
   ];
   it.each(kept)('of %s', (_, error, expected) => {
-    expect(serializeError(error)).toEqual(expected);
+    const { stack: _stack, ...kept } = serializeError(error);
+    expect(kept).toEqual(expected);
+  });
+
+  it('keeps the stack of an error, up to a length', () => {
+    function whereItFails(): Error {
+      return new Error('x'.repeat(100_000));
+    }
+    expect(serializeError(new Error('boom')).stack).toMatch(/^Error: boom\n {4}at /);
+    expect(serializeError(whereItFails()).stack?.length).toBe(16_000);
+    expect(serializeError('text')).not.toHaveProperty('stack');
   });
 
   it('of what throws when it is looked at', () => {

@@ -1,6 +1,7 @@
 // taskStatus(): what a client may know of a stored task.
 
 import type { Express } from 'express';
+import { createEngine } from '../../lib/engine/index.js';
 import { type TaskEngine, type TaskRecord, taskStatus } from '../../lib/index.js';
 import { expresses, serve } from '../fixtures/serve.js';
 
@@ -19,16 +20,17 @@ const records: TaskRecord[] = [
   { id: 'failed', name: 'resize', state: 'failed', attempts: 3, error: { name: 'Error', message: 'secret' }, ...times },
 ];
 
-const engine: TaskEngine = {
-  enqueue: async () => ({ id: '' }),
-  work: async () => ({ close: async () => {} }),
-  get: async (id) => {
-    if (id === 'unreachable') throw Object.assign(new Error('the store is away'), { status: 503 });
-    if (id === 'talkative') return Object.assign({ args: ['secret'] }, records[0], { id });
-    return records.find((record) => record.id === id);
+const engine: TaskEngine = Object.assign(
+  createEngine({ name: 'fake', insert: async ({ id }) => id, close: () => {} }),
+  {
+    get: async (id: string): Promise<TaskRecord | undefined> => {
+      if (id === 'unreachable') throw Object.assign(new Error('the store is away'), { status: 503 });
+      const [queued] = records;
+      if (id === 'talkative' && queued !== undefined) return { ...queued, args: ['secret'], id };
+      return records.find((record) => record.id === id);
+    },
   },
-  close: async () => {},
-};
+);
 
 describe.each(expresses)('taskStatus() on Express %s', (_version, express) => {
   function appWith(options?: { result?: boolean }): Express {

@@ -121,7 +121,11 @@ describe('task()', () => {
       [{ retries: { limit: 1, delay: 1 } }, /unknown option "delay"/],
       [{ when: 'sometimes' }, /"when" must be/],
       [{ when: true }, /"when" must be/],
-      [{ retry: 1 }, /task\(\): unknown option "retry"; there are delay, key, priority, retries, timeout, when/],
+      [
+        { retry: 1 },
+        /task\(\): unknown option "retry"; there are delay, key, priority, retries, timeout, when, whileRunning/,
+      ],
+      [{ whileRunning: 'twice' }, /task\(\): "whileRunning" must be 'keep' or 'again', not 'twice'/],
       [{ stopOnError: true }, /unknown option "stopOnError"/],
       [{ toString: () => '' }, /unknown option "toString"/],
     ];

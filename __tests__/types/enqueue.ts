@@ -375,7 +375,7 @@ export async function engines(engine: TaskEngine, send: Task<[mail: Mail], Promi
 
   const record = await engine.get('id');
   same<typeof record, TaskRecord | undefined>();
-  same<NonNullable<typeof record>['state'], 'queued' | 'running' | 'succeeded' | 'failed'>();
+  same<NonNullable<typeof record>['state'], 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'>();
   same<NonNullable<typeof record>['result'], unknown>();
 
   taskStatus(engine);

@@ -5,9 +5,26 @@ export { type Backoff, retryDelay } from '../task/retry.js';
 export { createEngine, unsupported } from './create-engine.js';
 export { withDeadline } from './deadline.js';
 export { givenUpError, isGivenUp, isSuspect } from './deaths.js';
-export type { DriverWorker, EngineDriver } from './driver.js';
-export type { GetOptions, TaskEngine, TaskRecord, TaskWorker, WorkerOptions } from './engine.js';
+export type {
+  DriverWorker,
+  EngineDriver,
+  Page,
+  ScheduleStore,
+  Selection,
+  StoredSchedule,
+} from './driver.js';
+export type {
+  EngineStats,
+  TaskEngine,
+  TaskFilter,
+  TaskRecord,
+  TaskState,
+  TaskWorker,
+  WorkerOptions,
+} from './engine.js';
 export { timeOfId } from './id.js';
 export type { TaskMessage } from './message.js';
-export { type AttemptOutcome, MessageRunner, type StoredMessage } from './message-runner.js';
+export { MessageRunner } from './message-runner.js';
+export type { Progress } from './progress.js';
+export type { AttemptOutcome, StoredMessage } from './run.js';
 export { serializeError, serializeResult } from './serialize.js';

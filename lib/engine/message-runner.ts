@@ -1,48 +1,42 @@
 // Runs a worker's tasks as the runner runs those of a response: context, signal, time limit, tracing. When to take a message,
-// and what becomes of a failed one, is the driver's part.
+// and what is stored of its end, is the driver's part.
 
 import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { checkOptions, isFunction, isLimit } from '../options.js';
-import { Attempt, type Attemptable, type AttemptOwner, type Surroundings } from '../task/attempt.js';
-import { Call } from '../task/call.js';
+import type { Surroundings } from '../task/attempt.js';
 import { isLogger, Reporter } from '../task/report.js';
 import type { TaskEnqueuer } from '../task/scope.js';
 import { definitionOf, type Task } from '../task/task.js';
-import type { TaskTrace } from '../task/tracing.js';
-import type { TaskInfo } from '../task/types.js';
-import type { WorkerOptions } from './engine.js';
-import { type Colleague, type Start, type Starts, WorkerGroup } from './worker-group.js';
+import { Cancellation } from './cancellation.js';
+import type { WorkerHealth, WorkerOptions } from './engine.js';
+import { Health } from './health.js';
+import { type Progress, ProgressWriter } from './progress.js';
+import { type AttemptOutcome, Run, type RunOwner, type StoredMessage } from './run.js';
+import { type Colleague, type Starts, WorkerGroup } from './worker-group.js';
 import { unknownTaskError, WorkerReports } from './worker-reports.js';
 
-/** A message as a worker gets it back. */
-export interface StoredMessage {
-  readonly id: string;
-  readonly name: string;
-  readonly args: readonly unknown[];
-  readonly timeout?: number | undefined;
-  /** Which attempt this is, from 1. */
-  readonly attempt: number;
+/** What a runner uses of a driver. */
+export interface RunStore {
+  /** Which of these tasks, which run here, are marked by `cancel`. */
+  readonly findCancelled?: ((ids: readonly string[]) => Promise<readonly string[]>) | undefined;
+  /** Keeps what running tasks have reported. */
+  readonly setProgress?: ((progress: readonly Progress[]) => Promise<void>) | undefined;
 }
 
-/**
- * `dropped`: given up at the timeout of `close()`, to be run again elsewhere. `unused`: not begun, since the worker closes; to
- * be given back as if it had not been taken.
- */
-export type AttemptOutcome =
-  | { readonly state: 'succeeded'; readonly result: unknown }
-  | { readonly state: 'failed'; readonly error: unknown }
-  | { readonly state: 'dropped' | 'unused' };
-
-export class MessageRunner extends WorkerReports {
+export class MessageRunner extends WorkerReports implements RunOwner {
   readonly concurrency: number;
+  readonly surroundings: Surroundings;
   readonly #tasks: ReadonlyMap<string, Task>;
   readonly #group: WorkerGroup<Colleague>;
-  readonly #surroundings: Surroundings;
   /** Tasks and reports see the AsyncLocalStorage stores of the work() call, not those of whoever enqueues or closes. */
   readonly #context = new AsyncResource('BackgroundTaskWorker');
-  readonly #open = new Set<Run>();
+  readonly #health = new Health();
+  readonly #cancellation: Cancellation | undefined;
+  readonly #progress: ProgressWriter | undefined;
+  /** Each with what resolves its `run()`. */
+  readonly #open = new Map<Run, (outcome: AttemptOutcome) => void>();
   readonly #dropTimers = new Set<NodeJS.Timeout>();
   #isDraining = false;
   #onDrained: (() => void)[] = [];
@@ -56,13 +50,16 @@ export class MessageRunner extends WorkerReports {
     options: WorkerOptions = {},
     group: WorkerGroup<Colleague> = new WorkerGroup(),
     enqueuer?: TaskEnqueuer | undefined,
+    { findCancelled, setProgress }: RunStore = {},
   ) {
     checkOptions('work()', options, { concurrency: isLimit, logger: isLogger, onError: isFunction });
     super(new Reporter(options.logger, options.onError));
     this.concurrency = options.concurrency ?? 10;
     this.#tasks = byName(tasks);
     this.#group = group;
-    this.#surroundings = { response: undefined, enqueuer };
+    this.surroundings = { response: undefined, enqueuer };
+    this.#cancellation = findCancelled && new Cancellation(() => this.#open.keys(), findCancelled);
+    this.#progress = setProgress && new ProgressWriter(setProgress);
   }
 
   /** The names of the tasks that this worker knows. */
@@ -96,6 +93,10 @@ export class MessageRunner extends WorkerReports {
     return false;
   }
 
+  get starts(): Starts {
+    return this.#group.starts;
+  }
+
   /** To be called when a task can be taken that was not to be had before: it was put back, or a suspect has ended. */
   wakeAll(): void {
     for (const worker of this.#group) worker.wake();
@@ -110,29 +111,57 @@ export class MessageRunner extends WorkerReports {
     const task = this.#tasks.get(message.name);
     if (task === undefined) return Promise.resolve({ state: 'failed', error: unknownTaskError(message.name) });
     if (this.#isDraining) return Promise.resolve({ state: 'unused' });
+    const timeout = message.timeout ?? definitionOf(task)?.options.timeout ?? Number.POSITIVE_INFINITY;
+    const run = this.#context.runInAsyncScope(() => new Run(message, task, timeout, this, beginAlone));
     return new Promise((resolve) => {
-      const call = this.#context.runInAsyncScope(() => new Call(task, message.args));
-      const timeout = message.timeout ?? definitionOf(task)?.options.timeout ?? Number.POSITIVE_INFINITY;
-      const received = new ReceivedTask(message, call);
-      const run = new Run(received, this.#surroundings, timeout, beginAlone, this.#group.starts, (outcome) => {
-        this.#open.delete(run);
-        resolve(outcome);
-        this.#checkDrained();
-      });
-      this.#open.add(run);
-      this.#group.starts.add(run);
+      this.#open.set(run, resolve);
+      this.#cancellation?.begin();
+      this.starts.add(run);
     });
+  }
+
+  progressed({ id, attempt }: Run, json: string): void {
+    this.#progress?.add({ id, attempt, json });
+  }
+
+  ended(run: Run, outcome: AttemptOutcome): void {
+    const resolve = this.#open.get(run);
+    this.#open.delete(run);
+    if (this.#open.size === 0) this.#cancellation?.stop();
+    const written = this.#progress?.written(run.id);
+    if (written === undefined) resolve?.(outcome);
+    else void written.then(() => resolve?.(outcome));
+    this.#checkDrained();
+  }
+
+  /** Aborts those of its tasks that were cancelled. Looks by itself every 2 s. */
+  async cancelMarked(): Promise<void> {
+    if (this.#open.size > 0) await this.#cancellation?.look();
+  }
+
+  /** To be called whenever the store has answered: at least every few seconds, also while no task can be taken. */
+  polled(): void {
+    this.#health.polled();
+  }
+
+  override storeFailed(error: unknown): void {
+    this.#health.failed(error);
+    super.storeFailed(error);
+  }
+
+  health(): WorkerHealth {
+    return this.#health.report(this.#open.size, this.#isDraining);
   }
 
   /** From here on no attempt begins. After so many ms the signals are aborted, and what still runs is given up. */
   dropAfter(timeout: number): void {
     this.#isDraining = true;
-    for (const run of this.#open) run.dropUnbegun();
+    for (const run of this.#open.keys()) run.dropUnbegun();
     if (timeout === Number.POSITIVE_INFINITY || this.#open.size === 0) return;
     const timer = setTimeout(() => {
       this.#dropTimers.delete(timer);
       const reason = `the worker's close() reached its timeout of ${timeout} ms`;
-      for (const run of this.#open) run.drop(reason);
+      for (const run of this.#open.keys()) run.drop(reason);
     }, timeout);
     this.#dropTimers.add(timer);
   }
@@ -140,7 +169,7 @@ export class MessageRunner extends WorkerReports {
   /** Resolves when nothing runs. */
   drained(): Promise<void> {
     this.#isDraining = true;
-    for (const run of this.#open) run.dropUnbegun();
+    for (const run of this.#open.keys()) run.dropUnbegun();
     return new Promise((resolve) => {
       this.#onDrained.push(resolve);
       this.#checkDrained();
@@ -161,85 +190,6 @@ export class MessageRunner extends WorkerReports {
   }
 }
 
-/** One attempt on its way: it waits for its turn, runs, and ends once. */
-class Run implements Start, AttemptOwner {
-  readonly #task: ReceivedTask;
-  readonly #attempt: Attempt;
-  readonly #timeout: number;
-  readonly #beginAlone: (() => Promise<boolean>) | undefined;
-  readonly #starts: Starts;
-  readonly #onEnd: (outcome: AttemptOutcome) => void;
-  #state: 'waiting' | 'begun' | 'over' = 'waiting';
-
-  constructor(
-    task: ReceivedTask,
-    surroundings: Surroundings,
-    timeout: number,
-    beginAlone: (() => Promise<boolean>) | undefined,
-    starts: Starts,
-    onEnd: (outcome: AttemptOutcome) => void,
-  ) {
-    this.#task = task;
-    this.#attempt = new Attempt({ id: task.id, name: task.name }, task.attempt, surroundings);
-    this.#timeout = timeout;
-    this.#beginAlone = beginAlone;
-    this.#starts = starts;
-    this.#onEnd = onEnd;
-  }
-
-  get isAlone(): boolean {
-    return this.#beginAlone !== undefined;
-  }
-
-  begin(): void {
-    if (this.#state === 'over') {
-      this.#starts.ended(this); // It was dropped while it waited.
-      return;
-    }
-    this.#state = 'begun';
-    if (this.#beginAlone === undefined) this.#run();
-    else void this.#runAlone(this.#beginAlone);
-  }
-
-  /** Ends what has not begun. */
-  dropUnbegun(): void {
-    if (this.#state !== 'waiting') return;
-    this.#state = 'over';
-    this.#onEnd({ state: 'unused' });
-  }
-
-  drop(reason: string): void {
-    if (this.#state !== 'begun') return;
-    const { name } = this.#attempt;
-    this.#attempt.drop(new BackgroundTasksError('ERR_TASK_ABANDONED', `task "${name}" was given back: ${reason}`));
-    this.#end({ state: 'dropped' });
-  }
-
-  attemptOver(attempt: Attempt): void {
-    const { state } = attempt;
-    const result = attempt.takeResult();
-    this.#end(state === 'succeeded' ? { state, result } : { state: 'failed', error: result });
-  }
-
-  #run(): void {
-    if (this.#attempt.run(this.#task, this.#timeout, this)) this.attemptOver(this.#attempt);
-  }
-
-  async #runAlone(beginAlone: () => Promise<boolean>): Promise<void> {
-    const isOurs = await beginAlone().catch(() => false);
-    if (this.#state === 'over') return;
-    if (isOurs) this.#run();
-    else this.#end({ state: 'unused' });
-  }
-
-  #end(outcome: AttemptOutcome): void {
-    if (this.#state === 'over') return;
-    this.#state = 'over';
-    this.#starts.ended(this);
-    this.#onEnd(outcome);
-  }
-}
-
 function byName(tasks: readonly Task[]): Map<string, Task> {
   const known = new Map<string, Task>();
   for (const task of tasks) {
@@ -251,23 +201,4 @@ function byName(tasks: readonly Task[]): Map<string, Task> {
     known.set(name, task);
   }
   return known;
-}
-
-class ReceivedTask implements Attemptable {
-  readonly id: string;
-  readonly name: string;
-  readonly attempt: number;
-  /** With the stores of the work() call: one that a task enters with enterWith() is not for the next task. */
-  readonly call: Call;
-
-  constructor({ id, name, attempt }: StoredMessage, call: Call) {
-    this.id = id;
-    this.name = name;
-    this.attempt = attempt;
-    this.call = call;
-  }
-
-  trace(info: TaskInfo): TaskTrace {
-    return { task: info, args: this.call.args };
-  }
 }

@@ -26,16 +26,18 @@ export interface TaskMessage {
   readonly priority?: number;
   /** While a task with this key is queued or runs, `enqueue` resolves with its id and stores nothing. */
   readonly key?: string;
+  /** With a key: where one runs, exactly one more is stored, with these arguments, and runs after it. */
+  readonly whileRunning?: 'again';
 }
 
 /**
  * @throws BackgroundTasksError `ERR_INVALID_TASK` for what `task()` did not make, `ERR_INVALID_OPTION` for a task with `when`,
  * `ERR_TASK_NOT_SERIALIZABLE` for arguments that are not JSON.
  */
-export function messageOf(task: unknown, args: readonly unknown[]): TaskMessage {
-  const { name, options } = definedTask(task);
+export function messageOf(task: unknown, args: readonly unknown[], call = 'enqueue()'): TaskMessage {
+  const { name, options } = definedTask(task, call);
   if (options.when !== undefined) {
-    throw new BackgroundTasksError('ERR_INVALID_OPTION', `enqueue(): task "${name}" has "when", which is for add()`);
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', `${call}: task "${name}" has "when", which is for add()`);
   }
   const { timeout, backoff } = readTaskOptions(options);
   const message: Mutable<TaskMessage> = { id: newId(), name, args, json: serializeArguments(args, name) };
@@ -44,6 +46,12 @@ export function messageOf(task: unknown, args: readonly unknown[]): TaskMessage 
   if (options.delay !== undefined) message.delay = options.delay;
   if (options.priority !== undefined) message.priority = options.priority;
   if (options.key !== undefined) message.key = options.key;
+  if (options.whileRunning === 'again') {
+    if (options.key === undefined) {
+      throw new BackgroundTasksError('ERR_INVALID_OPTION', `${call}: task "${name}" has "whileRunning" and no "key"`);
+    }
+    message.whileRunning = 'again';
+  }
   return message;
 }
 
@@ -56,10 +64,10 @@ export function withDefaults<T extends { with(options: TaskOptions): T }>(task: 
   return Object.keys(added).length === 0 ? task : task.with(added);
 }
 
-function definedTask(task: unknown): Definition {
+function definedTask(task: unknown, call = 'enqueue()'): Definition {
   const definition = definitionOf(task);
   if (definition !== undefined) return definition;
-  const message = `enqueue(): a task must be made by task(), which names it, not ${inspectShort(task)}`;
+  const message = `${call}: a task must be made by task(), which names it, not ${inspectShort(task)}`;
   throw new BackgroundTasksError('ERR_INVALID_TASK', message);
 }
 

@@ -41,13 +41,27 @@ export function serializeResult(value: unknown): string | undefined {
   }
 }
 
+/** In characters. A stack may hold whatever a task has put into its message. */
+const longestStack = 16_000;
+
 /** What is kept of the error of a task that failed. */
-export function serializeError(error: unknown): { name: string; message: string } {
+export function serializeError(error: unknown): { name: string; message: string; stack?: string } {
   try {
-    if (error instanceof Error || isError(error)) return { name: String(error.name), message: String(error.message) };
+    if (error instanceof Error || isError(error)) {
+      return { name: String(error.name), message: String(error.message), ...stackOf(error) };
+    }
     return { name: 'Error', message: typeof error === 'string' ? error : inspect(error, { depth: 0 }) };
   } catch {
     return { name: 'Error', message: 'a value that throws when it is looked at' };
+  }
+}
+
+/** V8 writes it when it is read, and throws where the message is a symbol. */
+function stackOf(error: Error): { stack?: string } {
+  try {
+    return typeof error.stack === 'string' ? { stack: error.stack.slice(0, longestStack) } : {};
+  } catch {
+    return {};
   }
 }
 

@@ -4,7 +4,7 @@ import { AsyncResource } from 'node:async_hooks';
 import { type CloseOptions, readCloseTimeout } from '../close-options.js';
 import { ignore } from '../foreign-value.js';
 import type { DriverWorker } from './driver.js';
-import type { TaskWorker } from './engine.js';
+import type { TaskWorker, WorkerHealth } from './engine.js';
 import { isInTaskOf } from './inside.js';
 import type { MessageRunner } from './message-runner.js';
 import type { WorkerGroup } from './worker-group.js';
@@ -14,12 +14,14 @@ export class EngineWorker implements TaskWorker {
   readonly #group: WorkerGroup<EngineWorker>;
   /** What a driver starts when it is woken must not keep the AsyncLocalStorage stores of the request that enqueues. */
   readonly #context = new AsyncResource('BackgroundTaskWorker');
+  readonly #onClosed: () => void;
   #driverWorker: DriverWorker | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
 
-  constructor(runner: MessageRunner, group: WorkerGroup<EngineWorker>) {
+  constructor(runner: MessageRunner, group: WorkerGroup<EngineWorker>, onClosed: () => void) {
     this.#runner = runner;
     this.#group = group;
+    this.#onClosed = onClosed;
     group.add(this);
   }
 
@@ -42,6 +44,18 @@ export class EngineWorker implements TaskWorker {
     if (this.#closing === undefined) this.#context.runInAsyncScope(() => this.#driverWorker?.wake?.());
   }
 
+  cancelMarked(): Promise<void> {
+    return this.#runner.cancelMarked();
+  }
+
+  storeFailed(error: unknown): void {
+    this.#runner.storeFailed(error);
+  }
+
+  health(): WorkerHealth {
+    return this.#runner.health();
+  }
+
   async close(options: CloseOptions = {}): Promise<void> {
     const timeout = readCloseTimeout(options);
     this.#closing ??= this.#close();
@@ -56,5 +70,6 @@ export class EngineWorker implements TaskWorker {
     await this.#driverWorker?.close();
     await this.#runner.reported();
     this.#group.delete(this);
+    this.#onClosed();
   }
 }

@@ -1,7 +1,7 @@
 // taskStatus(): the route that shows the state of a stored task.
 
 import type { RequestHandler, Response } from 'express';
-import { isEngine, type TaskEngine, type TaskRecord } from '../engine/engine.js';
+import { isEngine, isOver, type TaskEngine, type TaskRecord } from '../engine/engine.js';
 import { BackgroundTasksError } from '../errors.js';
 import { inspectShort } from '../foreign-value.js';
 import { checkOptions, isBoolean } from '../options.js';
@@ -41,9 +41,11 @@ function answer(res: Response, record: TaskRecord | undefined, withResult: boole
   }
   // Picked by name: the record of another author's engine may hold more, such as the arguments.
   const { id, name, state, attempts, enqueuedAt, startedAt, finishedAt, result, error } = record;
-  if (state === 'queued' || state === 'running') res.set('Retry-After', '1');
+  if (!isOver(state)) res.set('Retry-After', '1');
   const status = { id, name, state, attempts, enqueuedAt, startedAt, finishedAt };
-  res.json(withResult ? { ...status, result, error } : status);
+  // Not the stack, which tells about the server.
+  const shown = error && { name: error.name, message: error.message };
+  res.json(withResult ? { ...status, result, error: shown } : status);
 }
 
 function checkStatusOptions(engine: TaskEngine, options: StatusOptions): void {

@@ -57,6 +57,11 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     return this.#status;
   }
 
+  get progress(): unknown {
+    const json = this.#details?.progress;
+    return json === undefined ? undefined : JSON.parse(json);
+  }
+
   get finished(): Promise<TaskOutcome> {
     this.#details ??= noDetails();
     const details = this.#details;
@@ -94,6 +99,12 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
   /** Throws for a task that has ended. */
   get call(): Call {
     return notOver(this.#call);
+  }
+
+  /** With JSON. */
+  progressed(json: string): void {
+    this.#details ??= noDetails();
+    this.#details.progress = json;
   }
 
   trace(info: TaskInfo): TaskTrace {
@@ -138,12 +149,13 @@ class Identity implements TaskIdentity {
 interface Details {
   identity: Identity | undefined;
   result: unknown;
+  progress: string | undefined;
   finished: Promise<TaskOutcome> | undefined;
   resolve: ((outcome: TaskOutcome) => void) | undefined;
 }
 
 function noDetails(): Details {
-  return { identity: undefined, result: undefined, finished: undefined, resolve: undefined };
+  return { identity: undefined, result: undefined, progress: undefined, finished: undefined, resolve: undefined };
 }
 
 function isOver(status: TaskStatus): status is TaskOutcome['status'] {

@@ -179,7 +179,7 @@ interface Owner {
 /** For a response that is gone. It is not used, since a task with a condition is refused. */
 const unknownOutcome: ResponseOutcome = { statusCode: 0, completed: false };
 
-const enqueueOptions = ['delay', 'priority', 'key'] as const;
+const enqueueOptions = ['delay', 'priority', 'key', 'whileRunning'] as const;
 
 function enqueueOptionOf(options: TaskOptions | undefined): string | undefined {
   return options && enqueueOptions.find((name) => options[name] !== undefined);

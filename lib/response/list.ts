@@ -247,7 +247,7 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
   #attemptOver(run: Run): void {
     const { task, attempt } = run;
     const result = attempt.takeResult();
-    const next = run.decide();
+    const next = run.decide(result);
     if (typeof next === 'object') {
       run.failure = { cause: result };
       this.#backOff(run, retryDelay(attempt.attempt, next));

@@ -1,5 +1,6 @@
 // One task, from its first attempt to its end.
 
+import { isNonRetryable } from '../errors.js';
 import { Attempt, type AttemptOwner, type Surroundings } from '../task/attempt.js';
 import type { TaskSettings } from '../task/options.js';
 import type { Backoff } from '../task/retry.js';
@@ -48,12 +49,16 @@ export class Run implements AttemptOwner {
     this.owner.resume(this);
   }
 
-  /** Returns how the task ends after this attempt, or the backoff if another attempt follows. */
-  decide(): 'succeeded' | 'cancelled' | 'failed' | Backoff {
+  progressed(json: string): void {
+    this.task.progressed(json);
+  }
+
+  /** Returns how the task ends after an attempt with this result, or the backoff if another attempt follows. */
+  decide(result: unknown): 'succeeded' | 'cancelled' | 'failed' | Backoff {
     const { attempt, state } = this.attempt;
     const { backoff } = this.settings;
     if (state === 'succeeded') return 'succeeded';
     if (this.isCancelled) return 'cancelled';
-    return backoff === undefined || attempt > backoff.limit ? 'failed' : backoff;
+    return backoff === undefined || attempt > backoff.limit || isNonRetryable(result) ? 'failed' : backoff;
   }
 }

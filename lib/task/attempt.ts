@@ -5,6 +5,7 @@ import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { isAwaitable, writeStack } from '../foreign-value.js';
 import type { Call } from './call.js';
+import { serializeProgress } from './progress.js';
 import type { Scope, TaskAdder, TaskContext, TaskEnqueuer } from './scope.js';
 import { AttemptTrace, isTraced, type TaskTrace } from './tracing.js';
 import type { TaskIdentity, TaskInfo } from './types.js';
@@ -21,6 +22,8 @@ export type Surroundings = Omit<Scope, 'task'>;
 /** Told when an attempt that had to be awaited has ended. */
 export interface AttemptOwner {
   attemptOver(attempt: Attempt): void;
+  /** The task has reported its progress, as JSON. */
+  progressed(json: string): void;
 }
 
 /**
@@ -73,6 +76,12 @@ export class Attempt implements TaskContext, Scope {
       if (this.#abortReason !== undefined) this.#controller.abort(this.#abortReason);
     }
     return this.#controller.signal;
+  }
+
+  progress(value: unknown): void {
+    if (this.#owner === undefined) return; // It is over, and what the task does later is ignored.
+    const json = serializeProgress(value, this.name);
+    if (json !== undefined) this.#owner.progressed(json);
   }
 
   /** Returns true if the attempt is over by then. If not, the owner is told when it is, unless it is dropped before. */

@@ -18,6 +18,11 @@ export interface TaskOptions {
   priority?: number | undefined;
   /** While a task with this key is queued or runs, `enqueue` resolves with its id and stores nothing. */
   key?: string | undefined;
+  /**
+   * With a `key`: what `enqueue` does where a task with that key runs. `keep`, the default: it resolves with that one's id.
+   * `again`: it stores one more, which runs after it; of several calls meanwhile the last one's arguments count.
+   */
+  whileRunning?: 'keep' | 'again' | undefined;
 }
 
 export interface TaskSettings {
@@ -59,4 +64,5 @@ const taskOptionChecks: Checks<TaskOptions> = {
     typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER ? undefined : 'milliseconds from 0',
   priority: (value) => (Number.isSafeInteger(value) ? undefined : 'a whole number'),
   key: isText,
+  whileRunning: (value) => (value === 'keep' || value === 'again' ? undefined : "'keep' or 'again'"),
 };

@@ -11,6 +11,11 @@ export interface TaskContext extends TaskInfo {
    * `close()` reaches its timeout (a BackgroundTasksError, `ERR_TASK_ABANDONED`).
    */
   readonly signal: AbortSignal;
+  /**
+   * Reports how far the task has come: JSON of at most 64 kB, for the handle, `get`, `watch` and the event stream. Stored at most
+   * twice a second, and the last value is kept. It never throws: what is no JSON, or larger, is ignored with a warning.
+   */
+  progress(value: unknown): void;
 }
 
 /** What the package's `enqueue` hands over to. */

@@ -39,6 +39,8 @@ export interface TaskHandle<R = unknown> {
   readonly id: string;
   readonly name: string;
   readonly status: TaskStatus;
+  /** What the task last reported with `currentTask().progress()`, a copy; undefined before. */
+  readonly progress: unknown;
   /** Resolves when the task is over; never rejects. */
   readonly finished: Promise<TaskOutcome<R>>;
   /**

@@ -1,39 +1,59 @@
-// A job that a worker has taken: how it is counted, and how it goes back to the queue. A script does nothing once the worker has
-// lost the job's lock.
+// A job that a worker has taken, and what becomes of it other than an end of BullMQ's. Nothing happens to it once its lock is not
+// this worker's any more.
 
-import { DelayedError, type Job, WaitingError } from 'bullmq';
+import { DelayedError, type Job } from 'bullmq';
 import { sleep, wallClockTime } from '../../clock.js';
 import { isGivenUp } from '../../engine/deaths.js';
 import type { TaskInfo } from '../../task/types.js';
 import type { Connection } from './connection.js';
 import { attemptOf, type StoredMessage } from './job.js';
+import type { ScriptName, Scripts } from './scripts/index.js';
+
+/** What is to be kept of a failure. */
+export interface Failure {
+  readonly reason: string;
+  readonly stack: string | undefined;
+}
+
+/** For {@link HeldJob.putBack}: in front of those of its priority. */
+const front = -1;
 
 export class HeldJob {
   readonly #job: Job<StoredMessage>;
+  readonly #id: string;
   readonly #token: string;
   readonly #connection: Connection;
+  readonly #scripts: Scripts;
   readonly #key: string;
-  readonly #markerKey: string;
   #begins: Promise<boolean> | undefined = undefined;
   #timesAlone = 0;
 
-  constructor(job: Job<StoredMessage>, token: string, connection: Connection, keyOf: (type: string) => string) {
+  constructor(job: Job<StoredMessage>, token: string, connection: Connection, scripts: Scripts, key: string) {
     this.#job = job;
+    this.#id = job.id ?? '';
     this.#token = token;
     this.#connection = connection;
-    this.#key = keyOf(job.id ?? '');
-    this.#markerKey = keyOf('marker');
+    this.#scripts = scripts;
+    this.#key = key;
   }
 
   get info(): TaskInfo {
-    return { id: this.#job.id ?? '', name: this.#job.name, attempt: attemptOf(this.#job) };
+    return { id: this.#id, name: this.#job.name, attempt: attemptOf(this.#job) };
   }
 
   /** Counts in a job of 0.1.0 as this version does. */
   async adopt(): Promise<void> {
     const { unused = 0, ...data } = this.#job.data;
     this.#job.attemptsStarted -= unused;
-    await this.#count(scripts.adopt, unused, JSON.stringify(data));
+    await this.#run('adopt', unused, JSON.stringify(data)).catch(ignore);
+  }
+
+  /**
+   * Ends a task that was cancelled while it ran, and whose worker has died since. Any other is ended when it is put back. Where
+   * Redis does not tell, the task is left alone until its lock ends.
+   */
+  async isCancelled(): Promise<boolean> {
+    return this.#job.stalledCounter > 0 && (await this.#run('endIfMarked').catch(() => 1)) === 1;
   }
 
   /** How many of its workers have died while it ran alone, once {@link beginAlone} has looked. */
@@ -41,7 +61,7 @@ export class HeldJob {
     return this.#timesAlone;
   }
 
-  /** Resolves with false if it has begun alone too often, or if the worker has lost it. */
+  /** Resolves with false where it has begun alone too often, or is not this worker's any more. */
   beginAlone(): Promise<boolean> {
     this.#begins = this.#beginAlone();
     return this.#begins;
@@ -49,72 +69,73 @@ export class HeldJob {
 
   async #beginAlone(): Promise<boolean> {
     this.#timesAlone = Number(await this.#connection.hget(this.#key, 'tasks:alone'));
-    return !isGivenUp(this.#timesAlone) && (await this.#run(scripts.beginAlone)) === 1;
+    return !isGivenUp(this.#timesAlone) && (await this.#run('beginAlone')) === 1;
   }
 
-  /** To be called when an attempt has failed. Its worker lived to tell that, so the task is no suspect any more. */
-  async hasFailed(): Promise<void> {
-    if (this.#job.stalledCounter > 0) await this.#count(scripts.clear);
-  }
-
-  /** Counts that it was taken and not begun. */
+  /** Counts that it was taken and not begun. Where Redis refuses, a count is wrong. That must not be the end of the task. */
   async unbegun(): Promise<void> {
     this.#job.attemptsStarted--;
-    await this.#count(scripts.unbegun);
+    await this.#run('unbegun').catch(ignore);
   }
 
   /**
-   * Counts that the worker does not run it. `isKnown`: a worker of some process knows its name. `isUntold`: none does, and nobody
-   * has reported that since this time of the wall clock, so the caller is to report it.
+   * Counts that it was refused. Resolves with how often it has been, whether a worker of any process knows its name, and if none
+   * does, whether nobody has been told since then, a time of the wall clock: who asks is to tell it.
    */
   async refused(nameKey: string, toldSince: number): Promise<Refusal> {
-    const answer = await this.#run(scripts.refused, [nameKey], toldSince, wallClockTime()).catch(() => {
+    const answer = await this.#run('refused', nameKey, toldSince).catch(() => {
       throw new DelayedError();
     });
     const [times, isKnown, isUntold]: unknown[] = Array.isArray(answer) ? answer : [];
     return { times: Number(times), isKnown: isKnown === 1, isUntold: isUntold === 1 };
   }
 
-  /** As if it had not been taken. */
-  async putBack(): Promise<never> {
-    await this.unbegun();
-    return this.toFront();
-  }
+  // What follows takes it from this worker, and throws what tells BullMQ so. One that is marked ends as cancelled instead of being
+  // put back. If it cannot be done, the lock ends and another worker takes the job.
 
-  /** To run again elsewhere. Its worker lives, so it does not count that the task had begun alone. */
-  async giveBack(): Promise<never> {
-    if (await this.#begins?.catch(() => false)) await this.#count(scripts.notAlone);
-    return this.toFront();
-  }
-
-  // If one of these fails, the lock expires and another worker takes the job. `rest`: how long the slot takes no other one, in ms.
-
-  async toFront(rest = 0): Promise<never> {
-    await this.#toFront().catch(ignore);
-    await sleep(rest);
-    throw new WaitingError();
-  }
-
-  async #toFront(): Promise<void> {
-    await this.#job.moveToWait(this.#token);
-    await this.#connection.zadd(this.#markerKey, 0, '0'); // BullMQ wakes nobody for a job that has a priority.
-  }
-
-  async delay(ms: number, rest = 0): Promise<never> {
-    await this.#job.moveToDelayed(wallClockTime() + Math.ceil(ms), this.#token).catch(ignore);
+  /** As if it had not been taken. `ms`: for so long nobody takes it. `rest`: ms for which the slot takes no other one. */
+  async putBack(ms = front, rest = 0): Promise<never> {
+    this.#job.attemptsStarted--;
+    await this.#putBack(ms, { ats: -1 });
     await sleep(rest);
     throw new DelayedError();
   }
 
-  /** If Redis refuses, a count is wrong. The task must not fail for that. */
-  async #count(script: string, ...args: (string | number)[]): Promise<void> {
-    await this.#run(script, [], ...args).catch(ignore);
+  /** Its worker lives, so that it began alone does not count. */
+  async giveBack(): Promise<never> {
+    const hasBegunAlone = (await this.#begins?.catch(() => false)) ?? false;
+    await this.#putBack(front, { alone: hasBegunAlone ? -1 : 0 });
+    throw new DelayedError();
   }
 
-  #run(script: string, moreKeys: string[] = [], ...args: (string | number)[]): Promise<unknown> {
-    const keys = [this.#key, `${this.#key}:lock`, ...moreKeys];
-    return this.#connection.eval(fence + script, keys.length, ...keys, this.#token, ...args);
+  /** Its worker lived to tell that it failed, so it is no suspect any more. */
+  async retryIn(ms: number, { reason, stack }: Failure): Promise<never> {
+    const wait = Math.ceil(ms);
+    const stacktrace = JSON.stringify(stack === undefined ? [] : [stack]);
+    const fields = ['failedReason', reason, 'stacktrace', stacktrace, 'tasks:due', wallClockTime() + wait];
+    await this.#putBack(wait, { atm: 1 }, fields);
+    throw new DelayedError();
   }
+
+  async endAsCancelled(): Promise<never> {
+    await this.#run('endAsCancelled').catch(ignore);
+    throw new DelayedError();
+  }
+
+  #run(name: ScriptName, ...args: readonly (string | number)[]): Promise<unknown> {
+    return this.#scripts.run(name, [this.#id, this.#token, ...args]);
+  }
+
+  async #putBack(ms: number, { ats = 0, atm = 0, alone = 0 }: Counts, fields: (string | number)[] = []): Promise<void> {
+    await this.#run('putBack', ms, ats, atm, alone, ...fields).catch(ignore);
+  }
+}
+
+/** What to add to the counters of a job that is put back. */
+interface Counts {
+  readonly ats?: number;
+  readonly atm?: number;
+  readonly alone?: number;
 }
 
 export interface Refusal {
@@ -124,21 +145,3 @@ export interface Refusal {
 }
 
 const ignore = (): void => {};
-
-const fence = `if redis.call('GET', KEYS[2]) ~= ARGV[1] then return false end `;
-const scripts = {
-  adopt: `redis.call('HINCRBY', KEYS[1], 'ats', -ARGV[2]) redis.call('HSET', KEYS[1], 'data', ARGV[3])`,
-  beginAlone: `redis.call('HINCRBY', KEYS[1], 'tasks:alone', 1) return 1`,
-  notAlone: `return redis.call('HINCRBY', KEYS[1], 'tasks:alone', -1)`,
-  clear: `redis.call('HDEL', KEYS[1], 'stc', 'tasks:alone')`,
-  unbegun: `return redis.call('HINCRBY', KEYS[1], 'ats', -1)`,
-  refused: `
-    local isKnown = redis.call('EXISTS', KEYS[3])
-    local isUntold = 0
-    if isKnown == 0 and tonumber(redis.call('HGET', KEYS[1], 'tasks:told') or '0') < tonumber(ARGV[2]) then
-      redis.call('HSET', KEYS[1], 'tasks:told', ARGV[3])
-      isUntold = 1
-    end
-    redis.call('HINCRBY', KEYS[1], 'ats', -1)
-    return { redis.call('HINCRBY', KEYS[1], 'tasks:refused', 1), isKnown, isUntold }`,
-};

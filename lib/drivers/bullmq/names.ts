@@ -1,31 +1,33 @@
-// Which task names the live workers of a queue know, in all processes. Each worker notes its names in Redis, one key a name.
-// A note expires unless it is renewed.
+// Notes in Redis of the names that the live workers of a queue know, in all processes: each under a key that expires unless it is
+// renewed.
 
 import { clearInterval, monotonicTime, setInterval } from '../../clock.js';
 import type { Connection } from './connection.js';
 
-/** How long a note holds, in ms: longer than a process takes to restart. */
+/** ms for which a note holds: longer than a process takes to start anew. */
 const validity = 20_000;
-const renewal = 5000;
+const renewal = 2500;
 
-/** Other workers may start, or be back after an outage, so many ms later than this one. */
+/** So many ms later than this one, other workers may begin or be back after an outage. */
 const patience = 3000;
 
 export class Names {
   readonly #connection: Connection;
   readonly #keys: readonly string[];
+  readonly #onNoted: () => void;
   readonly #renewing = setInterval(() => this.#note(), renewal);
   #completeAt = 0;
 
-  /** `keys`: of the names that this worker knows. */
-  constructor(connection: Connection, keys: readonly string[]) {
+  /** `keys`: those of the names that this worker knows. `onNoted`: called whenever Redis has answered. */
+  constructor(connection: Connection, keys: readonly string[], onNoted: () => void) {
     this.#connection = connection;
     this.#keys = keys;
+    this.#onNoted = onNoted;
     connection.on('ready', this.#onReady);
     if (connection.status === 'ready') this.#onReady();
   }
 
-  /** False while other workers may not have noted their names yet. */
+  /** Whether a name that is not noted may be said to be unknown to all. */
   get areComplete(): boolean {
     return monotonicTime() >= this.#completeAt;
   }
@@ -41,9 +43,9 @@ export class Names {
   };
 
   #note(): void {
-    if (this.#connection.status !== 'ready') return; // Otherwise the notes would pile up until Redis is back.
-    const notes = this.#connection.pipeline();
+    if (this.#connection.status !== 'ready') return; // Else the notes would wait in line until Redis is back.
+    const notes = this.#connection.pipeline().ping();
     for (const key of this.#keys) notes.set(key, '', 'PX', validity);
-    notes.exec().catch(() => {}); // The next one follows.
+    notes.exec().then(this.#onNoted, () => {}); // The next one follows.
   }
 }

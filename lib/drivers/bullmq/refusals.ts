@@ -1,15 +1,15 @@
-// What happens to a task that a worker has taken and cannot run: it does not know the task, or another one runs alone. All tasks
-// are in one queue of BullMQ, so a worker cannot pass over some of them.
+// What becomes of a task that a worker has taken and cannot run, since it does not know it or another one runs alone. All tasks are
+// in one queue of BullMQ, which cannot pass over some of them.
 
 import { monotonicTime, wallClockTime } from '../../clock.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import type { HeldJob } from './held-job.js';
 import type { Names } from './names.js';
 
-/** Tasks that nobody knows come back one by one, so many ms apart, so that others do not wait behind thousands of them. */
+/** Of the tasks that nobody knows, one comes back in so many ms, however many they are: the others must not wait behind them. */
 const spacing = 4;
 
-/** Refusals that follow each other within so many ms are a flood. In a flood a worker does not wait for others to take a task. */
+/** Refusals within so many ms of each other are a flood: then nothing waits for anything. */
 const pause = 10;
 
 export class Refusals {
@@ -30,7 +30,7 @@ export class Refusals {
     this.#onChange = onChange;
   }
 
-  /** True while a refused task is left to other workers. Meanwhile this one takes nothing, or it would take that task again. */
+  /** True while a task that was refused is left to other workers: this one must not take it again. */
   get isYielding(): boolean {
     return this.#yielding > 0;
   }
@@ -45,16 +45,16 @@ export class Refusals {
     try {
       const { times, isKnown, isUntold } = await job.refused(this.#keyOf(info.name), mayBeTold ? this.#startedAt : 0);
       if (isUntold) this.#runner.reportUnknown(info);
-      if (!isKnownHere && !isKnown) return await job.delay(this.#untilReturn());
-      // A worker that waits takes it at once. If all are busy, it comes back later each time.
-      if (!isFlood && times <= 3) return await job.toFront(3);
-      return await job.delay(times < 20 ? 5 : 100, Math.min(times, 10));
+      if (!isKnownHere && !isKnown) return await job.putBack(this.#untilReturn());
+      // Another worker that waits takes it at once. If all are busy, it comes back ever later.
+      if (!isFlood && times <= 3) return await job.putBack(undefined, 3);
+      return await job.putBack(times < 20 ? 5 : 100, Math.min(times, 10));
     } finally {
       if (!isFlood) this.#change(-1);
     }
   }
 
-  /** How long a task that nobody knows is put aside, in ms. Not long, since a worker that knows it may start at any time. */
+  /** ms for which a task that nobody knows is put aside: not for long, since a worker that knows it may begin at any time. */
   #untilReturn(): number {
     const now = monotonicTime();
     this.#nextReturn = Math.max(now + (this.#names.areComplete ? 1000 : 100), this.#nextReturn + spacing);

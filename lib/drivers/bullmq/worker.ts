@@ -1,19 +1,20 @@
 // A worker on BullMQ.
 
-import { type Job, UnrecoverableError, Worker } from 'bullmq';
+import { DelayedError, type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { RedisOptions } from 'ioredis';
 import { nextTurn } from '../../clock.js';
 import { withDeadline } from '../../engine/deadline.js';
 import { givenUpError, isGivenUp, isSuspect } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
 import { MessageRunner } from '../../engine/message-runner.js';
+import type { AttemptOutcome, StoredMessage as ReceivedMessage } from '../../engine/run.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
-import { retryDelay } from '../../task/retry.js';
 import { Connection } from './connection.js';
-import { HeldJob } from './held-job.js';
+import { type Failure, HeldJob } from './held-job.js';
 import { attemptOf, type StoredMessage } from './job.js';
 import { Names } from './names.js';
 import { Refusals } from './refusals.js';
+import { Scripts } from './scripts/index.js';
 
 /** In ms. */
 export interface Timing {
@@ -29,12 +30,6 @@ export const defaultTiming: Timing = { lockDuration: 15_000, lockRenewTime: 5000
 const settings = {
   maxStalledCount: Number.MAX_SAFE_INTEGER, // The limit is kept here, where it is reported.
   runRetryDelay: 1000,
-  settings: {
-    backoffStrategy: (retry: number, _type?: string, _error?: Error, job?: { data: StoredMessage }): number => {
-      const retries = job?.data.retries;
-      return retries === undefined ? 0 : Math.round(retryDelay(retry, retries));
-    },
-  },
 };
 
 export class BullmqWorker implements DriverWorker {
@@ -43,6 +38,7 @@ export class BullmqWorker implements DriverWorker {
   readonly #workers: Set<BullmqWorker>;
   readonly #worker: Worker<StoredMessage, string>;
   readonly #connection: Connection;
+  readonly #scripts: Scripts;
   readonly #names: Names;
   readonly #refusals: Refusals;
   /** Attempts at tasks of other workers that run in slots of this one. */
@@ -62,8 +58,11 @@ export class BullmqWorker implements DriverWorker {
       connection: this.#connection,
       concurrency: Math.min(runner.concurrency, Number.MAX_SAFE_INTEGER),
     });
+    this.#scripts = new Scripts(this.#connection, (type) => this.#worker.toKey(type));
     const nameKeyOf = (name: string): string => this.#worker.toKey(`tasks:${name}`);
-    this.#names = new Names(this.#connection, runner.names.map(nameKeyOf));
+    this.#names = new Names(this.#connection, runner.names.map(nameKeyOf), () => {
+      if (this.#worker.isRunning() && !this.#worker.isPaused()) runner.polled();
+    });
     this.#refusals = new Refusals(runner, this.#names, nameKeyOf, () => this.#adjust());
     this.#worker.on('error', () => {}); // BullMQ needs a listener. Why a start fails the connection knows.
     this.#worker.on('failed', (job, error) => {
@@ -126,30 +125,39 @@ export class BullmqWorker implements DriverWorker {
   }
 
   async #run(job: Job<StoredMessage>, token = ''): Promise<string> {
-    const { name, data, stalledCounter } = job;
-    const held = new HeldJob(job, token, this.#connection, (type) => this.#worker.toKey(type));
+    const { id = '', name, data, stalledCounter } = job;
+    const held = new HeldJob(job, token, this.#connection, this.#scripts, this.#worker.toKey(id));
     if (data?.unused !== undefined && data.unused > 0) await held.adopt(); // Somebody else may have made it, without data.
     if (this.#paused !== undefined) return held.putBack();
+    if (await held.isCancelled()) throw new DelayedError();
     const runner = this.#freeRunnerOf(name);
     if (runner === undefined) return this.#refusals.refuse(held);
-    const message = { ...held.info, args: JSON.parse(data.args), timeout: data.timeout };
+    const message = messageOf(job, runner);
     const running = runner.run(message, isSuspect(stalledCounter) ? () => held.beginAlone() : undefined);
     if (runner !== this.runner) this.#lend(running);
     this.#adjustAll();
     const outcome = await running;
     this.#adjustAll();
+    if (outcome.state === 'succeeded') return serializeResult(outcome.result) ?? '';
+    if (outcome.state === 'failed' && outcome.retryIn === undefined) throw failed(job, outcome.error, runner);
+    if (outcome.state === 'unused' && isGivenUp(held.timesAlone)) {
+      await held.unbegun();
+      throw failed(job, givenUpError(name, held.timesAlone), runner);
+    }
+    return this.#leave(held, outcome);
+  }
+
+  /** Of a task that this worker does not end, or not as BullMQ does. */
+  #leave(held: HeldJob, outcome: AttemptOutcome): Promise<never> {
     switch (outcome.state) {
-      case 'succeeded':
-        return serializeResult(outcome.result) ?? '';
       case 'failed':
-        await held.hasFailed();
-        throw failure(outcome.error, Error, runner);
-      case 'dropped':
-        return held.giveBack();
+        return held.retryIn(outcome.retryIn ?? 0, failureOf(outcome.error));
+      case 'cancelled':
+        return held.endAsCancelled();
       case 'unused':
-        if (!isGivenUp(held.timesAlone)) return held.putBack();
-        await held.unbegun();
-        throw failure(givenUpError(name, held.timesAlone), UnrecoverableError, runner);
+        return held.putBack();
+      default:
+        return held.giveBack();
     }
   }
 
@@ -179,7 +187,25 @@ export class BullmqWorker implements DriverWorker {
   }
 }
 
-/** What BullMQ keeps of an error is its message. */
-function failure(error: unknown, Class: new (message: string) => Error, runner: MessageRunner): Error {
-  return Object.assign(new Class(JSON.stringify(serializeError(error))), { cause: error, stack: '', runner });
+/** Somebody else may have made or changed the job: then no attempt will help. */
+function messageOf(job: Job<StoredMessage>, runner: MessageRunner): ReceivedMessage {
+  const { id = '', name, attemptsMade: failures } = job;
+  try {
+    const { args, timeout, retries } = job.data;
+    return { id, name, attempt: attemptOf(job), args: JSON.parse(args), timeout, retries, failures };
+  } catch (error) {
+    throw failed(job, error, runner);
+  }
+}
+
+/** BullMQ keeps the message of an error, and its stack in a list of its own. */
+function failed(job: Job, error: unknown, runner: MessageRunner): Error {
+  const { reason, stack = '' } = failureOf(error);
+  job.stacktrace = []; // Only the last one is kept.
+  return Object.assign(new UnrecoverableError(reason), { cause: error, stack, runner });
+}
+
+function failureOf(error: unknown): Failure {
+  const { name, message, stack } = serializeError(error);
+  return { reason: JSON.stringify({ name, message }), stack };
 }

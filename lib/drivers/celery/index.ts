@@ -65,9 +65,25 @@ function resultsOf({ resultBackend }: CeleryOptions): CeleryResults | undefined 
   return new CeleryResults(new RedisClient('resultBackend', readUrl('resultBackend', resultBackend, redisSchemes)));
 }
 
+const cli = 'ask Celery itself, by `celery inspect` and `celery control`, or Flower';
+
+/** What the broker does not tell, or cannot do. */
+const operations = {
+  within: 'keep what is to be sent in a table of that transaction, an outbox: see "Transactions" in docs/engines.md',
+  enqueueMany: 'a broker stores one task at a time: call enqueue()',
+  list: cli,
+  stats: cli,
+  cancel: cli,
+  retry: cli,
+  promote: cli,
+  remove: cli,
+  schedules: 'use `celery beat`',
+};
+
 class CeleryDriver implements EngineDriver {
   readonly name = 'celery';
   readonly instead = {
+    ...operations,
     work: "Celery's workers run in Python: start them with `celery -A <app> worker`",
     find: 'give celery() the `result_backend` of the workers as "resultBackend"',
   };

@@ -13,8 +13,13 @@ export class CeleryResults {
     this.#redis = redis;
   }
 
+  async find(ids: readonly string[], fields: { readonly result: boolean }, late: AbortSignal): Promise<TaskRecord[]> {
+    const records = await Promise.all(ids.map((id) => this.#findOne(id, fields, late)));
+    return records.filter((record) => record !== undefined);
+  }
+
   /** Celery does not record when a task was sent, but the id contains it. */
-  async find(id: string, fields: { readonly result: boolean }, late: AbortSignal): Promise<TaskRecord | undefined> {
+  async #findOne(id: string, fields: { readonly result: boolean }, late: AbortSignal): Promise<TaskRecord | undefined> {
     const enqueuedAt = timeOfId(id);
     if (enqueuedAt === undefined) return undefined;
     const read = (from: number, to: number): Promise<string> =>
@@ -62,6 +67,8 @@ function recordOf(id: string, enqueuedAt: Date, { status, result, date_done: don
   };
   if (record.state === 'succeeded') record.result = result;
   if (record.state === 'failed') record.error = errorOf(result);
+  // What Python passes as "meta" to update_state().
+  if (record.state === 'running' && status !== 'STARTED' && result !== undefined) record.progress = result;
   if (typeof done === 'string') record.finishedAt = utc(done);
   return record;
 }
@@ -72,8 +79,9 @@ function stateOf(status: unknown): TaskRecord['state'] {
     case 'SUCCESS':
       return 'succeeded';
     case 'FAILURE':
-    case 'REVOKED':
       return 'failed';
+    case 'REVOKED':
+      return 'cancelled';
     case 'PENDING':
     case 'RECEIVED':
     case 'RETRY':

@@ -1,24 +1,29 @@
-// The driver of pg-boss: stores tasks as jobs of one queue, and finds them. What its workers do is in worker.ts.
+// The driver of pg-boss: tasks are jobs of one queue. What is asked of them is in operations.ts, what its workers do in worker.ts.
 
-import { createHash } from 'node:crypto';
-import { sleep } from '../../clock.js';
-import { unsupported } from '../../engine/create-engine.js';
-import type { EngineDriver } from '../../engine/driver.js';
-import type { TaskRecord } from '../../engine/engine.js';
+import { engineUnavailable, unsupported } from '../../engine/create-engine.js';
+import type { EngineDriver, Page, ScheduleStore, Selection } from '../../engine/driver.js';
+import type { EngineStats, TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
-import { BackgroundTasksError } from '../../errors.js';
-import { type Boss, type Db, day, queue, TaskQueue } from './boss.js';
-import type { StoredMessage } from './job.js';
+import type { Progress } from '../../engine/progress.js';
+import { type Boss, TaskQueue } from './boss.js';
+import { transactionDb, unlessExpired } from './connections.js';
+import { Inserts } from './inserts.js';
+import { jobOf } from './new-job.js';
+import { Operations } from './operations.js';
+import { PgBossSchedules } from './schedules.js';
 import { JobTable } from './table.js';
 import { UnknownTasks } from './unknown.js';
 import { PgBossWorker } from './worker.js';
 
 export class PgBossDriver implements EngineDriver {
   readonly name = 'pg-boss';
+  readonly schedules: ScheduleStore;
   readonly #boss: Boss;
   readonly #queue: TaskQueue;
   readonly #table: JobTable;
+  readonly #inserts: Inserts;
+  readonly #operations: Operations;
   readonly #runners = new Set<MessageRunner>();
   readonly #unknown: UnknownTasks;
 
@@ -27,25 +32,46 @@ export class PgBossDriver implements EngineDriver {
     this.#boss = boss;
     this.#queue = new TaskQueue(boss);
     this.#table = new JobTable(boss);
+    this.#inserts = new Inserts(boss, this.#table);
+    this.#operations = new Operations(this.#table, this.#inserts);
+    this.schedules = new PgBossSchedules(boss, this.#queue, this.#table, this.#inserts);
     this.#unknown = new UnknownTasks(this.#table, this.#runners, unknownAfter);
     listenForErrors(boss);
   }
 
   async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
-    refuse(message);
-    const { id, name, json, timeout, retries, delay = 0, priority = 0, key } = message;
-    const data: StoredMessage = { name, args: json, timeout, retries, failed: 0, dropped: 0, unused: 0 };
-    const singletonKey = key === undefined ? id : hash(key);
+    const job = jobOf(message);
     const db = unlessExpired(this.#boss.getDb(), expired);
-    const options = { id, singletonKey, priority, startAfter: Math.ceil(delay) / 1000, group: { id: name }, db };
-    while (true) {
-      const held = await this.#queue.use(async () => {
-        expired.throwIfAborted();
-        return (await this.#boss.send(queue, data, options)) ?? (await this.#table.holderOf(singletonKey));
-      });
-      if (held !== undefined) return held;
-      await sleep(10); // It has ended in between.
-    }
+    return this.#queue.use(() => this.#inserts.insert(job, db, expired));
+  }
+
+  async insertMany(messages: readonly TaskMessage[], expired: AbortSignal): Promise<string[]> {
+    const jobs = messages.map(jobOf);
+    const db = unlessExpired(this.#boss.getDb(), expired);
+    return this.#queue.use(() => {
+      expired.throwIfAborted();
+      return this.#inserts.insertMany(jobs, db);
+    });
+  }
+
+  within(transaction: object): Pick<Required<EngineDriver>, 'insert' | 'insertMany'> {
+    const db = transactionDb(transaction, this.#boss);
+    return {
+      insert: async (message, expired) => {
+        const job = jobOf(message);
+        this.#checkMade();
+        return this.#inserts.insert(job, db, expired);
+      },
+      insertMany: async (messages) => {
+        const jobs = messages.map(jobOf);
+        this.#checkMade();
+        return this.#inserts.insertMany(jobs, db);
+      },
+    };
+  }
+
+  async prepare(): Promise<void> {
+    await this.#operate(() => this.#table.query(() => 'SELECT 1', []));
   }
 
   async work(runner: MessageRunner): Promise<PgBossWorker> {
@@ -55,53 +81,67 @@ export class PgBossDriver implements EngineDriver {
     await this.#queue.use(async () => {});
     this.#runners.add(runner);
     this.#unknown.start();
-    const store = { boss: this.#boss, queue: this.#queue, table: this.#table };
+    const store = { boss: this.#boss, queue: this.#queue, table: this.#table, inserts: this.#inserts };
     return new PgBossWorker(store, runner, this.#runners, () => this.#closed(runner));
   }
 
-  async find(id: string, { result }: { readonly result: boolean }): Promise<TaskRecord | undefined> {
-    return this.#queue.use(() => this.#table.find(id, result));
+  find(ids: readonly string[], { result }: { readonly result: boolean }): Promise<TaskRecord[]> {
+    return this.#operate((operations) => operations.find(ids, result));
+  }
+
+  list(page: Page): Promise<TaskRecord[]> {
+    return this.#operate((operations) => operations.list(page));
+  }
+
+  stats(): Promise<EngineStats> {
+    return this.#operate((operations) => operations.stats());
+  }
+
+  cancel(id: string): Promise<'cancelled' | 'signalled' | 'over' | undefined> {
+    return this.#operate((operations) => operations.cancel(id));
+  }
+
+  findCancelled(ids: readonly string[]): Promise<string[]> {
+    return this.#operate((operations) => operations.marked(ids));
+  }
+
+  async *retry(selection: Selection): AsyncGenerator<number> {
+    await this.#queue.use(async () => {});
+    yield* this.#operations.retry(selection);
+  }
+
+  promote(id: string): Promise<boolean> {
+    return this.#operate((operations) => operations.promote(id));
+  }
+
+  async *remove(selection: Selection): AsyncGenerator<number> {
+    await this.#queue.use(async () => {});
+    yield* this.#operations.remove(selection);
+  }
+
+  setProgress(progress: readonly Progress[]): Promise<void> {
+    return this.#operate((operations) => operations.setProgress(progress));
   }
 
   /** The instance is the user's. */
   close(): void {}
+
+  #operate<T>(call: (operations: Operations) => Promise<T>): Promise<T> {
+    return this.#queue.use(() => call(this.#operations));
+  }
+
+  /** It would be made on a connection of its own, for which a transaction may wait that holds the only one of a pool. */
+  #checkMade(): void {
+    if (this.#queue.isMade) return;
+    const reason = new Error('its queue was not there yet: await engine.ready() before the transaction');
+    throw engineUnavailable('pg-boss', 'the task could not be stored', reason);
+  }
 
   async #closed(runner: MessageRunner): Promise<void> {
     this.#runners.delete(runner);
     this.#unknown.restart();
     if (this.#runners.size === 0) await this.#unknown.stop();
   }
-}
-
-/**
- * An insert that still waits for a connection of the pool when the time is up inserts nothing, since node-postgres asks these
- * values for their text behind that wait. What has been sent by then may be stored, although enqueue has rejected. A `db` of
- * the user's own may take no such values.
- */
-function unlessExpired(db: Db, expired: AbortSignal): Db {
-  if (db._pgbdb !== true) return db;
-  const late = (value: unknown): unknown =>
-    typeof value === 'string' ? { toPostgres: () => (expired.aborted ? '[]' : value) } : value;
-  return { executeSql: (text, values) => db.executeSql(text, values?.map(late)) };
-}
-
-/** A text in jsonb has at most so many bytes. */
-const longestText = 2 ** 28 - 1;
-
-/** What pg-boss or PostgreSQL cannot hold. */
-function refuse({ name, json, timeout = 0, delay = 0, priority = 0 }: TaskMessage): void {
-  if (/[\0\ud800-\udfff]/u.test(name))
-    throw unsupported('pg-boss', 'name', 'PostgreSQL has neither NUL nor half surrogates');
-  // It is in an index, whose rows have room for 2,704 bytes. Over that it could be stored, and nothing be taken any more.
-  if (Buffer.byteLength(name) > 2000) throw unsupported('pg-boss', 'name', 'it must be at most 2,000 bytes long');
-  if (timeout >= day * 1000) throw unsupported('pg-boss', 'timeout', 'it must be less than a day');
-  if (delay > 3650 * day * 1000) throw unsupported('pg-boss', 'delay', 'it must be at most 10 years');
-  // In UTF-8, whose characters have at most three bytes for a unit of a string.
-  if (json.length > longestText / 3 && Buffer.byteLength(json) > longestText) {
-    const message = `task "${name}": PostgreSQL has no room for args of over ${longestText} bytes in jsonb`;
-    throw new BackgroundTasksError('ERR_TASK_NOT_SERIALIZABLE', message);
-  }
-  if (Math.abs(priority) >= 2 ** 31) throw unsupported('pg-boss', 'priority', 'it must be a 32-bit integer');
 }
 
 const heard = new WeakSet<Boss>();
@@ -115,6 +155,3 @@ function listenForErrors(boss: Boss): void {
   heard.add(boss);
   boss.on('error', () => {});
 }
-
-/** Of any text, what PostgreSQL can hold and index. */
-const hash = (key: string): string => createHash('sha256').update(JSON.stringify(key)).digest('base64url');

@@ -10,6 +10,8 @@ export interface StoredMessage extends Counters {
   readonly args: string;
   readonly timeout: number | undefined;
   readonly retries: Backoff | undefined;
+  /** JSON. The column has a hash of it. */
+  readonly key?: string | undefined;
 }
 
 /** Absent is 0: an earlier release has stored fewer of them. */
@@ -28,7 +30,15 @@ export interface TakenJob {
   readonly retryCount: number;
   /** The name, of a job that the engine has made. */
   readonly groupId?: string | null;
+  /** {@link cancelledTier}, or null. */
+  readonly groupTier?: string | null;
 }
+
+/**
+ * Marks a job that is to be cancelled: nothing else makes use of this column here, it is read without the data, and what pg-boss
+ * itself does to a job keeps it.
+ */
+export const cancelledTier = 'cancelled';
 
 /**
  * Which attempt of its task a job is at, from 1. pg-boss counts how often it was taken, and what came of that is counted in
@@ -38,8 +48,8 @@ export interface TakenJob {
  * |---|---|---|---|
  * | `retryCount`, a column | how often it was taken, without the first time | when it is taken | |
  * | `unused` | how often it was taken and not begun | when it is put back | |
- * | `failed` | failed attempts, which `retries` limits | when a failure is stored | |
- * | `dropped` | other attempts that tell nothing against the task: `close()` has given them back, or a later one failed, which its worker lived to tell | when that is stored | |
+ * | `failed` | failed attempts, which `retries` limits | when a failure is stored | to 0 by `retry()` |
+ * | `dropped` | other attempts that tell nothing against the task: `close()` has given them back, or a later one failed, which its worker lived to tell | when that is stored | to all that were by `retry()` |
  * | `alone` | attempts that began alone, and whose worker has died since | when one begins | to 0 by a failure, by 1 when it is given back |
  */
 export function attemptOf(retryCount: number, unused = 0): number {

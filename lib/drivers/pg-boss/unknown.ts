@@ -3,7 +3,8 @@
 
 import { clearTimeout, monotonicTime, setTimeout } from '../../clock.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
-import type { JobTable, Position, WaitingJob } from './table.js';
+import { firstPosition, type JobTable, type Position } from './table.js';
+import { type WaitingJob, waiting, worked } from './waiting.js';
 
 /** So many tasks are read in one step. */
 const stepSize = 250;
@@ -18,13 +19,11 @@ const share = 0.2;
 /** So many names are remembered. */
 const mostNames = 10_000;
 
-const start: Position = { at: '1970-01-01T00:00:00.000000Z', id: '00000000-0000-0000-0000-000000000000' };
-
 export class UnknownTasks {
   readonly #table: JobTable;
   readonly #runners: ReadonlySet<MessageRunner>;
   readonly #patience: number;
-  #position = start;
+  #position = firstPosition;
   /** The last task that was reported, by name. */
   readonly #reported = new Map<string, Position>();
   /** A place before the first task that was left to other processes, by name. */
@@ -48,7 +47,7 @@ export class UnknownTasks {
 
   /** Begins anew: what a worker knew that is gone has been passed. */
   restart(): void {
-    this.#position = start;
+    this.#position = firstPosition;
   }
 
   async stop(): Promise<void> {
@@ -76,10 +75,10 @@ export class UnknownTasks {
     await this.#goBack();
     const from = this.#position;
     const known = [...this.#runners].flatMap(({ names }) => names);
-    const { jobs, end } = await this.#table.waiting(from, known, this.#patience, stepSize);
-    const worked = await this.#table.worked([...new Set(jobs.map(({ name }) => name))]);
+    const { jobs, end } = await waiting(this.#table, from, known, this.#patience, stepSize);
+    const workedNames = await worked(this.#table, [...new Set(jobs.map(({ name }) => name))]);
     for (const job of jobs) {
-      if (!worked.has(job.name)) this.#report(job);
+      if (!workedNames.has(job.name)) this.#report(job);
       else if (!this.#left.has(job.name) && this.#left.size < mostNames) this.#left.set(job.name, from);
     }
     if (this.#position === from) this.#position = end;
@@ -88,9 +87,9 @@ export class UnknownTasks {
 
   /** To tasks that were left to other processes, which work such tasks no more. */
   async #goBack(): Promise<void> {
-    const worked = await this.#table.worked([...this.#left.keys()]);
+    const workedNames = await worked(this.#table, [...this.#left.keys()]);
     for (const [name, position] of this.#left) {
-      if (worked.has(name)) continue;
+      if (workedNames.has(name)) continue;
       this.#left.delete(name);
       if (isBefore(position, this.#position)) this.#position = position;
     }

@@ -8,13 +8,13 @@ import { clearInterval, clearTimeout, monotonicTime, nextTurn, setInterval, setT
 import { withDeadline } from '../../engine/deadline.js';
 import { givenUpError, isGivenUp } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
-import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
-import { serializeResult } from '../../engine/serialize.js';
-import { retryDelay } from '../../task/retry.js';
+import type { MessageRunner } from '../../engine/message-runner.js';
 import type { TaskInfo } from '../../task/types.js';
 import { type Boss, queue, type TaskQueue } from './boss.js';
-import { type Ending, Endings } from './endings.js';
-import { attemptOf, type Counters, deathsOf, mustRunAlone, type StoredMessage, type TakenJob } from './job.js';
+import { asIfNotTaken, type Ending, endingOf } from './ending.js';
+import { Endings } from './endings.js';
+import type { Inserts } from './inserts.js';
+import { attemptOf, cancelledTier, mustRunAlone, type TakenJob } from './job.js';
 import type { JobTable } from './table.js';
 
 const pollInterval = 500;
@@ -32,6 +32,7 @@ export interface PgBossStore {
   readonly boss: Boss;
   readonly queue: TaskQueue;
   readonly table: JobTable;
+  readonly inserts: Inserts;
 }
 
 export class PgBossWorker implements DriverWorker {
@@ -65,7 +66,12 @@ export class PgBossWorker implements DriverWorker {
     this.#runner = runner;
     this.#runners = runners;
     this.#onClosed = onClosed;
-    this.#endings = new Endings(store.boss, store.table, (info, error) => runner.report(info, error));
+    this.#endings = new Endings(
+      store.table,
+      store.inserts,
+      (info, error) => runner.report(info, error),
+      () => runner.wakeAll(),
+    );
     this.#heartbeat = setInterval(() => void this.#beat(), heartbeatInterval);
     this.#looping = this.#loop();
   }
@@ -131,7 +137,9 @@ export class PgBossWorker implements DriverWorker {
   async #fetch(batchSize: number): Promise<TakenJob[]> {
     const { boss, queue: taskQueue } = this.#store;
     try {
-      return await taskQueue.use(() => boss.fetch(queue, { batchSize, ignoreGroups: this.#namesOfOthers() }));
+      const taken = await taskQueue.use(() => boss.fetch(queue, { batchSize, ignoreGroups: this.#namesOfOthers() }));
+      this.#runner.polled();
+      return taken;
     } catch (error) {
       this.#runner.storeFailed(error);
       return []; // The next poll tries again.
@@ -155,7 +163,16 @@ export class PgBossWorker implements DriverWorker {
   }
 
   async #beat(): Promise<void> {
-    if (this.#open.size > 0) await this.#store.boss.touch(queue, [...this.#open.keys()]).catch(() => {});
+    const { boss, inserts } = this.#store;
+    try {
+      if (this.#open.size > 0) await boss.touch(queue, [...this.#open.keys()]);
+      // What stood behind the task of a worker that died in between, or was committed late.
+      const released = await inserts.release();
+      this.#runner.polled();
+      if (released > 0) this.#runner.wakeAll();
+    } catch (error) {
+      this.#runner.storeFailed(error);
+    }
   }
 
   /** Whether tasks such as this one are passed over from now on. Somebody else may have given it no group, or another one. */
@@ -188,45 +205,21 @@ export class PgBossWorker implements DriverWorker {
     }
     const { name, args, timeout, unused = 0, alone = 0 } = data;
     const info = { id, name, attempt: attemptOf(retryCount, unused) };
-    if (this.#isStopped) return asIfNotTaken(job);
+    if (this.#isStopped || job.groupTier === cancelledTier) return asIfNotTaken(job);
     if (!this.#runner.knows(name)) {
       if (job.groupId !== name && !this.#runner.isKnownHere(name)) this.#runner.reportUnknown(info);
       return asIfNotTaken(job, this.#ignores(job) ? 0 : Math.min(firstDelay * 2 ** unused, lastDelay));
     }
     if (isGivenUp(alone)) {
-      return { kind: 'failed', info: { ...info, attempt: info.attempt - 1 }, error: givenUpError(name, alone) };
+      const error = givenUpError(name, alone);
+      return { kind: 'failed', info: { ...info, attempt: info.attempt - 1 }, error, counters: { unused: unused + 1 } };
     }
-    const beginAlone = (): Promise<boolean> => this.#store.table.note(job, { alone: alone + 1 });
-    const message = { ...info, args: JSON.parse(args), timeout };
+    const beginAlone = (): Promise<boolean> => this.#endings.noteAlone(job, alone + 1);
+    const { retries, failed: failures = 0 } = data;
+    const message = { ...info, args: JSON.parse(args), timeout, retries, failures };
     const outcome = await this.#runner.run(message, mustRunAlone(job) ? beginAlone : undefined);
     return endingOf(job, data, info, outcome);
   }
-}
-
-function endingOf(job: TakenJob, data: StoredMessage, info: TaskInfo, outcome: AttemptOutcome): Ending {
-  const { retries, failed = 0, dropped = 0, alone = 0 } = data;
-  switch (outcome.state) {
-    case 'succeeded':
-      return { kind: 'completed', result: serializeResult(outcome.result) };
-    case 'dropped':
-      return putBack({ dropped: dropped + 1, alone });
-    case 'unused':
-      return asIfNotTaken(job);
-    case 'failed': {
-      if (retries === undefined || failed >= retries.limit) return { kind: 'failed', info, error: outcome.error };
-      const delay = Math.ceil(retryDelay(failed + 1, retries));
-      return putBack({ failed: failed + 1, dropped: dropped + deathsOf(job), alone: 0 }, delay);
-    }
-  }
-}
-
-function asIfNotTaken({ data }: TakenJob, delay?: number): Ending {
-  const { unused = 0, alone = 0 } = data ?? {};
-  return putBack({ unused: unused + 1, alone }, delay);
-}
-
-function putBack(counters: Counters, delay = 0): Ending {
-  return { kind: 'put back', counters, delay };
 }
 
 /** Of a job that somebody else has made. */

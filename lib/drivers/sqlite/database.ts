@@ -32,9 +32,18 @@ export class TransactionOpen extends Error {
   }
 }
 
+/** SQLITE_BUSY and SQLITE_LOCKED (https://sqlite.org/rescode.html). */
+const busy = 5;
+const locked = 6;
+
 /** Whether the database is only in use: by another process, or by the application on the same connection. */
 export function isBusy(error: unknown): boolean {
   if (error instanceof TransactionOpen) return true;
-  const { code, message } = error as { code?: unknown; message?: unknown };
-  return /^SQLITE_(BUSY|LOCKED)/.test(String(code)) || / busy executing a query/.test(String(message));
+  const { code, errcode, message } = error as { code?: unknown; errcode?: unknown; message?: unknown };
+  // better-sqlite3 has the name of the code, node:sqlite the number, whose last byte tells the kind.
+  return (
+    /^SQLITE_(BUSY|LOCKED)/.test(String(code)) ||
+    [busy, locked].includes(Number(errcode) % 256) ||
+    / busy executing a query/.test(String(message))
+  );
 }

@@ -1,32 +1,44 @@
 // The driver of the SQLite engine: stores and finds tasks, and creates workers.
 
-import { monotonicTime, sleep } from '../../clock.js';
+import { monotonicTime, nextTurn, sleep } from '../../clock.js';
 import { unsupported } from '../../engine/create-engine.js';
-import type { EngineDriver } from '../../engine/driver.js';
-import type { TaskRecord } from '../../engine/engine.js';
+import type { EngineDriver, Page, ScheduleStore, Selection } from '../../engine/driver.js';
+import type { EngineStats, TaskFilter, TaskRecord } from '../../engine/engine.js';
+import { timeOfId } from '../../engine/id.js';
 import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
+import type { Progress } from '../../engine/progress.js';
 import { GroupCommit } from './commits.js';
 import type { Connection } from './connection.js';
 import { FilesLost, isBusy } from './database.js';
 import { KnownNames } from './known-names.js';
 import { LeaseTable } from './leases.js';
+import { OperationsTable } from './operations-table.js';
 import { ReadyTable } from './ready-table.js';
+import { ScheduleTable } from './schedule-table.js';
 import { type NewRow, rowOf, TaskTable } from './table.js';
 import { Upkeep, type UpkeepSettings } from './upkeep.js';
 import { UpkeepTable } from './upkeep-table.js';
+import { beginnings, type Direction, type Step, Walk } from './walk.js';
 import { type SqliteTables, SqliteWorker, type SqliteWorkerSettings } from './worker.js';
 
 /** How long a call waits for a database that is in use, in ms: less than the deadline, so that the error says why. */
 const patience = 4000;
 
+/** So many tasks are changed in one transaction. */
+const batch = 1000;
+
 export type SqliteSettings = Pick<SqliteWorkerSettings, 'lease' | 'pollInterval'> & Pick<UpkeepSettings, 'retention'>;
 
 export class SqliteDriver implements EngineDriver {
   readonly name = 'sqlite';
+  readonly instead = { within: 'enqueue in an open transaction of its "database", which it joins by itself' };
+  readonly schedules: ScheduleStore;
   readonly #connection: Connection;
   readonly #settings: SqliteWorkerSettings;
   readonly #tables: SqliteTables;
+  readonly #operations: OperationsTable;
+  readonly #walk: Walk;
   readonly #commits: GroupCommit;
   readonly #upkeep: Upkeep;
   readonly #workers = new Set<SqliteWorker>();
@@ -50,7 +62,10 @@ export class SqliteDriver implements EngineDriver {
       ready: new ReadyTable(database),
       leases: new LeaseTable(database),
     };
+    this.#operations = new OperationsTable(database);
+    this.#walk = new Walk(database);
     this.#commits = new GroupCommit(connection);
+    this.schedules = this.#schedulesOf(new ScheduleTable(database));
     this.#upkeep = new Upkeep(new UpkeepTable(database), new KnownNames(database), this.#commits, {
       lease: settings.lease.length,
       pollInterval: settings.pollInterval,
@@ -61,12 +76,17 @@ export class SqliteDriver implements EngineDriver {
 
   /** Uses the application's open transaction, if there is one. Then the end of that decides about the task. */
   async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
-    this.#checkOpen();
-    if (/[\ud800-\udfff]/u.test(message.name)) throw unsupported('sqlite', 'name', 'it has half a surrogate pair');
-    const row = rowOf(message);
-    const id = this.#connection.database.inTransaction ? this.#insertNow(row) : this.#insertSoon(row, expired);
+    const row = checkedRow(message);
+    const id = this.#write(() => this.#tables.tasks.insert(row), { expired });
     this.#takeSoon(); // In the same transaction.
     return id;
+  }
+
+  async insertMany(messages: readonly TaskMessage[], expired: AbortSignal): Promise<string[]> {
+    const rows = messages.map(checkedRow);
+    const ids = this.#write(() => rows.map((row) => this.#tables.tasks.insert(row)), { expired });
+    this.#takeSoon();
+    return ids;
   }
 
   work(runner: MessageRunner): SqliteWorker {
@@ -77,23 +97,69 @@ export class SqliteDriver implements EngineDriver {
     return worker;
   }
 
-  async find(id: string, { result }: { readonly result: boolean }): Promise<TaskRecord | undefined> {
-    const end = monotonicTime() + patience;
-    while (true) {
-      this.#checkOpen();
-      try {
-        this.#connection.ensure();
-        return this.#tables.tasks.find(id, result);
-      } catch (error) {
-        if (!isPassing(error) || monotonicTime() > end) throw error;
-        await sleep(10);
-      }
+  async find(ids: readonly string[], { result }: { readonly result: boolean }): Promise<TaskRecord[]> {
+    return this.#read(() => this.#operations.find(ids, result));
+  }
+
+  async list({ limit, offset, after, ...filter }: Page): Promise<TaskRecord[]> {
+    const from = await this.#read(() => this.#seqBefore(after));
+    const seqs: number[] = [];
+    for await (const found of this.#steps('newest', filter, from, limit + offset)) {
+      seqs.push(...found);
+      if (seqs.length >= limit + offset) break;
     }
+    const page = seqs.slice(offset, offset + limit);
+    return this.#read(() => this.#operations.records(page));
+  }
+
+  stats(): Promise<EngineStats> {
+    return this.#read(() => this.#operations.stats());
+  }
+
+  async cancel(id: string): Promise<'cancelled' | 'signalled' | 'over' | undefined> {
+    const answer = await this.#write(() => this.#operations.cancel(id));
+    this.#takeSoon(); // Another task may have waited for its key.
+    return answer;
+  }
+
+  findCancelled(ids: readonly string[]): Promise<string[]> {
+    return this.#read(() => this.#operations.marked(ids));
+  }
+
+  async *retry(selection: Selection): AsyncGenerator<number> {
+    for await (const seqs of this.#select(selection)) yield this.#write(() => this.#operations.retry(seqs));
+  }
+
+  promote(id: string): Promise<boolean> {
+    return this.#write(() => this.#operations.promote(id));
+  }
+
+  async *remove(selection: Selection): AsyncGenerator<number> {
+    for await (const seqs of this.#select(selection)) yield this.#write(() => this.#operations.remove(seqs));
+  }
+
+  setProgress(progress: readonly Progress[]): Promise<void> {
+    return this.#write(() => this.#operations.setProgress(progress), { isDurable: false });
   }
 
   async close(): Promise<void> {
     await this.#commits.idle();
     this.#connection.close();
+  }
+
+  #schedulesOf(table: ScheduleTable): ScheduleStore {
+    return {
+      list: (due) => this.#read(() => table.list(due)),
+      put: (schedule) => this.#write(() => table.put(schedule)),
+      delete: (name) => this.#write(() => table.delete(name)),
+      advance: async (schedule, next, message) => {
+        const row = checkedRow(message);
+        await this.#write(() => {
+          if (table.advance(schedule, next)) this.#tables.tasks.insert(row);
+        });
+        this.#takeSoon();
+      },
+    };
   }
 
   #takeSoon(): void {
@@ -104,22 +170,63 @@ export class SqliteDriver implements EngineDriver {
     if (!this.#connection.database.open) throw new Error('the database is closed');
   }
 
-  #insertNow(row: NewRow): string {
-    this.#connection.ensure();
-    return this.#tables.tasks.insert(row);
+  #seqBefore(after: string | undefined): number {
+    if (after === undefined) return beginnings.newest;
+    return this.#operations.seqOf(after) ?? this.#operations.seqAfter(Number(timeOfId(after) ?? 0));
   }
 
-  #insertSoon(row: NewRow, expired: AbortSignal): Promise<string> {
+  async *#select(selection: Selection): AsyncGenerator<number[]> {
+    if (!('id' in selection)) {
+      yield* this.#steps('oldest', selection, beginnings.oldest, batch);
+      return;
+    }
+    const seq = await this.#read(() => this.#operations.seqOf(selection.id));
+    if (seq !== undefined) yield [seq];
+  }
+
+  /** Other code gets its turn between two steps. */
+  async *#steps(direction: Direction, filter: TaskFilter, from: number, limit: number): AsyncGenerator<number[]> {
+    for (let next: number | undefined = from; next !== undefined; ) {
+      const begin: number = next;
+      const found: Step = await this.#read(() => this.#walk.step(direction, filter, begin, limit));
+      yield found.seqs;
+      next = found.next;
+      await nextTurn();
+    }
+  }
+
+  async #read<T>(look: () => T): Promise<T> {
     const end = monotonicTime() + patience;
-    let id = '';
+    while (true) {
+      this.#checkOpen();
+      try {
+        this.#connection.ensure();
+        return look();
+      } catch (error) {
+        if (!isPassing(error) || monotonicTime() > end) throw error;
+        await sleep(10);
+      }
+    }
+  }
+
+  /** Resolves with what `change` returns, once that is stored. */
+  async #write<T>(change: () => T, { isDurable = true, expired }: WriteOptions = {}): Promise<T> {
+    this.#checkOpen();
+    if (this.#connection.database.inTransaction) {
+      this.#connection.ensure();
+      return change();
+    }
+    const end = monotonicTime() + patience;
     return new Promise((resolve, reject) => {
+      let settle = (): void => reject(expired?.reason);
       this.#commits.add({
-        isDurable: true,
+        isDurable,
         apply: () => {
-          // Behind very many others, its turn may come too late.
-          if (!expired.aborted) id = this.#tables.tasks.insert(row);
+          if (expired?.aborted) return; // Behind very many others, its turn may come too late.
+          const value = change();
+          settle = () => resolve(value);
         },
-        committed: () => resolve(id),
+        committed: () => settle(),
         failed: (error) => {
           if (isPassing(error) && monotonicTime() < end) return true;
           reject(error);
@@ -130,7 +237,19 @@ export class SqliteDriver implements EngineDriver {
   }
 }
 
-/** Whether the same call may succeed in a moment. */
+interface WriteOptions {
+  /** Whether somebody is promised that it survives a power failure. */
+  readonly isDurable?: boolean;
+  /** Once it is aborted, nothing is written. */
+  readonly expired?: AbortSignal;
+}
+
+function checkedRow(message: TaskMessage): NewRow {
+  if (/[\ud800-\udfff]/u.test(message.name)) throw unsupported('sqlite', 'name', 'it has half a surrogate pair');
+  return rowOf(message);
+}
+
+/** Whether it may be gone in a moment. */
 function isPassing(error: unknown): boolean {
   return isBusy(error) || error instanceof FilesLost;
 }

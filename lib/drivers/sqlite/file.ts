@@ -1,8 +1,7 @@
 // Opens a file with better-sqlite3, and closes one whose log may belong to another connection by now.
 
 import { closeSync, openSync } from 'node:fs';
-import Database from 'better-sqlite3';
-import { BackgroundTasksError } from '../../errors.js';
+import type { Library, OwnDatabase } from './library.js';
 import { migrate } from './schema.js';
 
 /** The name of a database without a file. */
@@ -15,16 +14,15 @@ const patience = { first: 5000, again: 50 };
 const longestLog = 16 * 1024 * 1024;
 
 /** Opens the file. If it does not exist, it is created so that only its owner can read it. */
-export function openFile(path: string, { isFirst }: { readonly isFirst: boolean }): Database.Database {
-  checkVersion();
+export function openFile(library: Library, path: string, { isFirst }: { readonly isFirst: boolean }): OwnDatabase {
   makePrivate(path);
-  const database = new Database(path, { timeout: isFirst ? patience.first : patience.again });
+  const database = library(path, { timeout: isFirst ? patience.first : patience.again });
   try {
-    database.pragma('journal_mode = WAL');
-    database.pragma(`journal_size_limit = ${longestLog}`);
+    database.exec('PRAGMA journal_mode = WAL');
+    database.exec(`PRAGMA journal_size_limit = ${longestLog}`);
     migrate(database);
     // From here on, waiting for a lock does not block the event loop.
-    database.pragma('busy_timeout = 0');
+    database.exec('PRAGMA busy_timeout = 0');
     return database;
   } catch (error) {
     database.close();
@@ -37,11 +35,11 @@ export function openFile(path: string, { isFirst }: { readonly isFirst: boolean 
  * locks are lost, that may be the log of another connection. While the process has a second connection, SQLite does neither. The
  * second connection does not open the log, since its request for an exclusive lock fails.
  */
-export function closeAside(database: Database.Database, path: string): void {
-  let other: Database.Database | undefined;
+export function closeAside(library: Library, database: OwnDatabase, path: string): void {
+  let other: OwnDatabase | undefined;
   try {
-    other = new Database(path, { fileMustExist: true, timeout: 0 });
-    other.pragma('locking_mode = EXCLUSIVE');
+    other = library(path, { mustExist: true, timeout: 0 });
+    other.exec('PRAGMA locking_mode = EXCLUSIVE');
     other.prepare('SELECT 1 FROM sqlite_master').get();
   } catch {
     // The request has failed, as it should.
@@ -56,26 +54,5 @@ function makePrivate(path: string): void {
     closeSync(openSync(path, 'wx', 0o600));
   } catch {
     // The file exists, or SQLite will say what is wrong.
-  }
-}
-
-function checkVersion(): void {
-  const major = installedMajor();
-  if (major >= 13 && Number.parseInt(process.versions.node, 10) < 22) {
-    // It would end the process with a segmentation fault.
-    throw new BackgroundTasksError(
-      'ERR_ENGINE_UNAVAILABLE',
-      `sqlite: better-sqlite3 ${major} needs Node.js 22 or later; on Node.js 20 install better-sqlite3@12`,
-    );
-  }
-}
-
-/** Of better-sqlite3. 0 where it does not say so. */
-function installedMajor(): number {
-  try {
-    const { version }: { version: string } = require('better-sqlite3/package.json');
-    return Number.parseInt(version, 10);
-  } catch {
-    return 0;
   }
 }

@@ -1,4 +1,4 @@
-// The SQLite engine, on better-sqlite3: durable tasks on one machine, without a server.
+// The SQLite engine, on node:sqlite or better-sqlite3: durable tasks on one machine, without a server.
 
 import { resolve } from 'node:path';
 import { createEngine } from '../../engine/create-engine.js';
@@ -10,9 +10,11 @@ import type { SqliteDatabase } from './database.js';
 import { SqliteDriver } from './driver.js';
 import { memory } from './file.js';
 import { leaseOf } from './lease.js';
+import { AdaptedDatabase, isNodeDatabase, type NodeDatabase } from './library.js';
 import { OwnConnection } from './own-connection.js';
 
 export type { SqliteDatabase, SqliteStatement } from './database.js';
+export type { NodeDatabase, NodeStatement } from './library.js';
 
 export type SqliteOptions = SqliteTimes &
   (
@@ -27,14 +29,14 @@ export type SqliteOptions = SqliteTimes &
       }
     | {
         /**
-         * The application's own database, opened with better-sqlite3. An `enqueue` inside its open transaction is part of that
-         * transaction, and so is one of another request if the transaction stays open across turns of the event loop. It
+         * The application's own database, opened with better-sqlite3 or node:sqlite. An `enqueue` inside its open transaction
+         * is part of that transaction, and so is one of another request if the transaction stays open across turns of the event loop. It
          * resolves when the task is written. The end of the transaction decides whether it is stored.
          *
          * The pragmas stay as the application has set them. They decide what survives a power failure, and how long a write
          * waits for other processes and blocks the event loop. `close()` leaves the database open.
          */
-        database: SqliteDatabase;
+        database: SqliteDatabase | NodeDatabase;
         path?: never;
       }
   );
@@ -70,7 +72,7 @@ const sevenDays = 7 * 24 * 60 * 60 * 1000;
 
 function connect({ path, database }: SqliteOptions): Connection {
   try {
-    return path === undefined ? new ApplicationConnection(database) : new OwnConnection(absolute(path));
+    return path === undefined ? new ApplicationConnection(adapted(database)) : new OwnConnection(absolute(path));
   } catch (error) {
     if (error instanceof BackgroundTasksError) throw error;
     const what = path === undefined ? 'the database cannot be used' : `"${path}" cannot be opened`;
@@ -89,7 +91,7 @@ const isTime: Check = (value) =>
 
 const checks: Checks<SqliteOptions> = {
   path: (value) => (typeof value === 'string' && value.trim() !== '' ? undefined : 'the name of a file'),
-  database: (value) => (isDatabase(value) ? undefined : 'a database of better-sqlite3'),
+  database: (value) => (isDatabase(value) ? undefined : 'a database of better-sqlite3 or node:sqlite'),
   lease: isTime,
   pollInterval: isTime,
   retention: (value) => (typeof value === 'number' && value >= 0 ? undefined : 'milliseconds from 0, or Infinity'),
@@ -97,7 +99,8 @@ const checks: Checks<SqliteOptions> = {
 
 function checked(options: SqliteOptions): SqliteOptions {
   checkOptions('sqlite()', options, checks);
-  const { path, database } = options;
+  const { path } = options;
+  const database = options.database && adapted(options.database);
   const wrong =
     (path === undefined) === (database === undefined)
       ? 'give it either "path" or "database"'
@@ -115,6 +118,10 @@ function isDatabase(value: unknown): boolean {
     typeof value === 'object' &&
     value !== null &&
     ['prepare', 'exec'].every((name) => typeof Reflect.get(value, name) === 'function') &&
-    typeof Reflect.get(value, 'inTransaction') === 'boolean'
+    ['inTransaction', 'isTransaction'].some((name) => typeof Reflect.get(value, name) === 'boolean')
   );
+}
+
+function adapted(database: SqliteDatabase | NodeDatabase): SqliteDatabase {
+  return isNodeDatabase(database) ? new AdaptedDatabase(database) : database;
 }

@@ -7,7 +7,7 @@ import type { BackgroundTasksError } from '../../errors.js';
 import type { TaskInfo } from '../../task/types.js';
 import { prepare, type SqliteDatabase } from './database.js';
 import type { OverdueLease } from './lease.js';
-import { attemptOf } from './table.js';
+import { attemptOf, unlessMarked } from './table.js';
 
 /** A task whose workers died too often. */
 export interface GivenUpTask {
@@ -54,7 +54,7 @@ export class LeaseTable {
        WHERE state = 'running' AND lease_until = $until AND worker = $worker LIMIT ${batch}`,
     );
     const freed = 'lost = lost + 1, worker = NULL, lease_until = NULL, lease = NULL';
-    this.#release = prepare(database, `UPDATE background_tasks SET state = 'queued', ${freed} WHERE seq = ?`);
+    this.#release = prepare(database, `UPDATE background_tasks SET ${unlessMarked('queued')}, ${freed} WHERE seq = ?`);
     this.#giveUp = prepare(
       database,
       `UPDATE background_tasks SET state = 'failed', error = ?, finished_at = ?, ${freed} WHERE seq = ?`,
@@ -87,7 +87,7 @@ export class LeaseTable {
         this.#giveUp.run(JSON.stringify(serializeError(error)), wallClockTime(), seq);
         givenUp.push({ info: { id: task.id, name: task.name, attempt: attemptOf(task) }, error });
       } else {
-        this.#release.run(seq);
+        this.#release.run(wallClockTime(), seq);
       }
     }
     return givenUp;

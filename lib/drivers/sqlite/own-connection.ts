@@ -1,9 +1,9 @@
 // The engine's own connection to a file. It opens the file again when other processes would not find what it writes.
 
-import type Database from 'better-sqlite3';
 import type { Connection } from './connection.js';
-import type { FilesLost, SqliteDatabase, SqliteStatement } from './database.js';
+import { type FilesLost, prepare, type SqliteDatabase, type SqliteStatement } from './database.js';
 import { closeAside, openFile } from './file.js';
+import { defaultLibrary, type Library, type OwnDatabase } from './library.js';
 import { OpenFiles } from './open-files.js';
 
 /** Those of this process. SQLite locks a file once for all of them, so they have to let go of it together. */
@@ -12,8 +12,9 @@ const connections = new Set<OwnConnection>();
 export class OwnConnection implements Connection, SqliteDatabase {
   readonly readonly = false;
   readonly #path: string;
+  readonly #library: Library;
   readonly #statements: OwnStatement[] = [];
-  #database: Database.Database;
+  #database: OwnDatabase;
   #files: OpenFiles;
   #isDurable: boolean | undefined = undefined;
   /** False between two connections. An attempt to open the file again may have failed half-way. */
@@ -21,9 +22,10 @@ export class OwnConnection implements Connection, SqliteDatabase {
   #isClosed = false;
 
   /** `path`: absolute, or `:memory:`. */
-  constructor(path: string) {
+  constructor(path: string, library = defaultLibrary) {
     this.#path = path;
-    this.#database = openFile(path, { isFirst: true });
+    this.#library = library;
+    this.#database = openFile(library, path, { isFirst: true });
     this.#files = this.#look();
     connections.add(this);
   }
@@ -58,7 +60,7 @@ export class OwnConnection implements Connection, SqliteDatabase {
     if (this.#isClosed || (this.#isReady && this.fault() === undefined)) return;
     if (this.#isReady) for (const connection of connections) if (connection.#path === this.#path) connection.#letGo();
     this.#letGo();
-    this.#database = openFile(this.#path, { isFirst: false });
+    this.#database = openFile(this.#library, this.#path, { isFirst: false });
     this.#files = this.#look();
     this.#isDurable = undefined;
     for (const statement of this.#statements) statement.prepareOn(this.#database);
@@ -68,8 +70,9 @@ export class OwnConnection implements Connection, SqliteDatabase {
   setDurable(isDurable: boolean): void {
     if (isDurable === this.#isDurable) return;
     // Without a log, which not every file system allows, anything below FULL could corrupt the file.
-    const hasLog = this.#database.pragma('journal_mode', { simple: true }) === 'wal';
-    if (hasLog) this.#database.pragma(`synchronous = ${isDurable ? 'FULL' : 'NORMAL'}`);
+    const hasLog =
+      prepare<{ journal_mode: string }>(this.#database, 'PRAGMA journal_mode').get()?.journal_mode === 'wal';
+    if (hasLog) this.#database.exec(`PRAGMA synchronous = ${isDurable ? 'FULL' : 'NORMAL'}`);
     this.#isDurable = isDurable;
   }
 
@@ -108,7 +111,7 @@ export class OwnConnection implements Connection, SqliteDatabase {
     if (!this.#database.open) return;
     // If the name leads to another file, SQLite leaves the log alone by itself.
     if (this.#files.isMoved()) this.#database.close();
-    else closeAside(this.#database, this.#files.realName);
+    else closeAside(this.#library, this.#database, this.#files.realName);
     this.#files.close();
   }
 }
@@ -116,14 +119,14 @@ export class OwnConnection implements Connection, SqliteDatabase {
 /** A statement that is prepared again whenever the file is opened again. */
 class OwnStatement implements SqliteStatement {
   readonly #sql: string;
-  #statement: Database.Statement;
+  #statement: SqliteStatement;
 
-  constructor(sql: string, database: Database.Database) {
+  constructor(sql: string, database: OwnDatabase) {
     this.#sql = sql;
     this.#statement = database.prepare(sql);
   }
 
-  prepareOn(database: Database.Database): void {
+  prepareOn(database: OwnDatabase): void {
     this.#statement = database.prepare(this.#sql);
   }
 

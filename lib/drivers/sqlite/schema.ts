@@ -4,10 +4,21 @@ import { BackgroundTasksError } from '../../errors.js';
 import { prepare, type SqliteDatabase } from './database.js';
 
 /**
- * Each entry leads to the next version. Outside of the table, a `delayed` task is `queued`. It has a state of its own so that a
- * worker does not step over tasks that may not run yet. The order of `seq` is the order of the enqueues.
+ * Each entry leads to the next version. Outside of the table, a task that is `delayed`, or `behind` another one with its key that
+ * runs, is `queued`. They have states of their own so that a worker does not step over tasks that may not run yet. The order of
+ * `seq` is the order of the enqueues.
  */
 const migrations: readonly ((database: SqliteDatabase) => void)[] = [makeFirstVersion, makeSecondVersion];
+
+/** Of tasks whose key no other live task may have. */
+export const holdsKey = "key IS NOT NULL AND finished_at IS NULL AND state <> 'behind'";
+
+/** A task that waited for the end of another one may run, or goes on to wait for its time. */
+function releaseBehind(row: 'NEW' | 'OLD'): string {
+  const now = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+  return `UPDATE background_tasks SET state = iif(run_at > ${now}, 'delayed', 'queued'),
+      delayed_at = iif(run_at > ${now}, ${now}, NULL) WHERE key = ${row}.key AND state = 'behind';`;
+}
 
 function makeFirstVersion(database: SqliteDatabase): void {
   database.exec(`
@@ -45,6 +56,8 @@ function makeFirstVersion(database: SqliteDatabase): void {
  * - `times_alone` counts how often a task began alone.
  * - `lease` and `delayed_at` tell how long leases and delays are, so that a clock that was set back is noticed.
  * - `told_at` is when a task was reported that no process knows. background_tasks_names has the names that they know.
+ * - `is_marked` is set by `cancel()` while a task runs. `progress` is what the task last reported.
+ * - Each state has an index, which SQLite counts without a look at the rows.
  * - Large columns come last: SQLite reads a row up to the last column that a statement needs.
  */
 function makeSecondVersion(database: SqliteDatabase): void {
@@ -56,7 +69,8 @@ function makeSecondVersion(database: SqliteDatabase): void {
       seq INTEGER PRIMARY KEY AUTOINCREMENT,
       id TEXT NOT NULL UNIQUE,
       name TEXT NOT NULL,
-      state TEXT NOT NULL CHECK (state IN ('queued', 'delayed', 'running', 'succeeded', 'failed')),
+      state TEXT NOT NULL
+        CHECK (state IN ('queued', 'delayed', 'behind', 'running', 'succeeded', 'failed', 'cancelled')),
       priority INTEGER NOT NULL,
       run_at INTEGER NOT NULL,
       delayed_at INTEGER,
@@ -72,9 +86,11 @@ function makeSecondVersion(database: SqliteDatabase): void {
       started_at INTEGER,
       finished_at INTEGER,
       told_at INTEGER,
+      is_marked INTEGER NOT NULL DEFAULT 0,
       key TEXT,
       retries TEXT,
       error TEXT,
+      progress TEXT,
       result TEXT,
       args TEXT NOT NULL
     );
@@ -84,11 +100,25 @@ function makeSecondVersion(database: SqliteDatabase): void {
     ALTER TABLE background_tasks_2 RENAME TO background_tasks;
     CREATE INDEX background_tasks_queued ON background_tasks (name, priority DESC, seq) WHERE state = 'queued';
     CREATE INDEX background_tasks_first ON background_tasks (priority DESC, seq) WHERE state = 'queued';
+    CREATE INDEX background_tasks_due ON background_tasks (run_at) WHERE state = 'queued';
     CREATE INDEX background_tasks_delayed ON background_tasks (run_at) WHERE state = 'delayed';
     CREATE INDEX background_tasks_delayed_at ON background_tasks (delayed_at) WHERE state = 'delayed';
     CREATE INDEX background_tasks_running ON background_tasks (lease_until, lease) WHERE state = 'running';
     CREATE INDEX background_tasks_finished ON background_tasks (finished_at) WHERE finished_at IS NOT NULL;
-    CREATE UNIQUE INDEX background_tasks_key ON background_tasks (key) WHERE key IS NOT NULL AND finished_at IS NULL;
+    CREATE INDEX background_tasks_succeeded ON background_tasks (seq) WHERE state = 'succeeded';
+    CREATE INDEX background_tasks_failed ON background_tasks (seq) WHERE state = 'failed';
+    CREATE INDEX background_tasks_cancelled ON background_tasks (seq) WHERE state = 'cancelled';
+    CREATE UNIQUE INDEX background_tasks_key ON background_tasks (key) WHERE ${holdsKey};
+    CREATE UNIQUE INDEX background_tasks_behind ON background_tasks (key) WHERE state = 'behind';
+    CREATE TRIGGER background_tasks_ended AFTER UPDATE OF finished_at ON background_tasks
+      WHEN NEW.key IS NOT NULL AND NEW.finished_at IS NOT NULL BEGIN ${releaseBehind('NEW')} END;
+    CREATE TRIGGER background_tasks_removed AFTER DELETE ON background_tasks
+      WHEN OLD.key IS NOT NULL AND OLD.finished_at IS NULL BEGIN ${releaseBehind('OLD')} END;
+    CREATE TABLE background_tasks_schedules (
+      name TEXT PRIMARY KEY,
+      definition TEXT NOT NULL,
+      next INTEGER NOT NULL
+    );
     CREATE TABLE background_tasks_names (
       process TEXT PRIMARY KEY,
       names TEXT NOT NULL,

@@ -2,11 +2,11 @@
 
 import { wallClockTime } from '../../clock.js';
 import { isSuspect } from '../../engine/deaths.js';
-import type { TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';
 import type { Candidates } from './candidates.js';
 import { prepare, type SqliteDatabase } from './database.js';
 import type { Lease } from './lease.js';
+import { holdsKey } from './schema.js';
 
 /** A task that a worker has taken. */
 export interface TakenTask {
@@ -49,27 +49,45 @@ export function attemptOf({ attempts }: { readonly attempts: number }): number {
 }
 
 /** The values that {@link TaskTable.insert} stores. */
-export type NewRow = readonly unknown[];
+export interface NewRow {
+  readonly id: string;
+  readonly key: string | null;
+  readonly isAgain: boolean;
+  readonly columns: Readonly<Record<string, string | number | null>>;
+}
 
 /** At most this many rows per statement. */
 const batch = 1000;
 
 export function rowOf(message: TaskMessage): NewRow {
-  const { id, name, json, timeout = null, retries, delay = 0, priority = 0, key = null } = message;
+  const { id, name, json, timeout = null, retries, delay = 0, priority = 0, key, whileRunning } = message;
   const now = wallClockTime();
-  const runAt = Math.min(now + Math.ceil(delay), Number.MAX_SAFE_INTEGER);
-  const [state, delayedAt] = delay > 0 ? ['delayed', now] : ['queued', null];
-  const backoff = retries === undefined ? null : JSON.stringify(retries);
-  // JSON escapes half a surrogate pair, which UTF-8 does not have, so that different keys stay different.
-  const keyText = key === null ? null : JSON.stringify(key);
-  return [id, name, json, timeout, backoff, priority, keyText, state, runAt, delayedAt, now];
+  const columns = {
+    id,
+    name,
+    args: json,
+    timeout,
+    retries: retries === undefined ? null : JSON.stringify(retries),
+    priority,
+    key: key === undefined ? null : keyOf(key),
+    state: delay > 0 ? 'delayed' : 'queued',
+    run_at: Math.min(now + Math.ceil(delay), Number.MAX_SAFE_INTEGER),
+    delayed_at: delay > 0 ? now : null,
+    enqueued_at: now,
+  };
+  return { id, key: columns.key, isAgain: whileRunning === 'again', columns };
+}
+
+/** JSON escapes half a surrogate pair, which UTF-8 does not have, so that different keys stay different. */
+function keyOf(key: string): string {
+  return JSON.stringify(key);
 }
 
 export class TaskTable {
   readonly #insert;
   readonly #findKey;
-  readonly #find;
-  readonly #findWithResult;
+  readonly #renew;
+  readonly #insertBehind;
   readonly #promote;
   readonly #take;
   readonly #succeed;
@@ -78,26 +96,31 @@ export class TaskTable {
   readonly #beginAlone;
   readonly #giveBack;
   readonly #putBack;
+  readonly #cancel;
   readonly #nextDue;
 
   constructor(database: SqliteDatabase) {
     // The worker and the number of attempts identify the lease, since taking the task again adds an attempt.
     const own = `worker = NULL, lease_until = NULL, lease = NULL
       WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'`;
+    const insert = `INSERT INTO background_tasks
+      (id, name, args, timeout, retries, priority, key, state, run_at, delayed_at, enqueued_at)
+      VALUES ($id, $name, $args, $timeout, $retries, $priority, $key,`;
     this.#insert = prepare(
       database,
-      `INSERT INTO background_tasks
-       (id, name, args, timeout, retries, priority, key, state, run_at, delayed_at, enqueued_at)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (key) WHERE key IS NOT NULL AND finished_at IS NULL DO NOTHING ON CONFLICT (id) DO NOTHING`,
+      `${insert} $state, $run_at, $delayed_at, $enqueued_at)
+       ON CONFLICT (key) WHERE ${holdsKey} DO NOTHING ON CONFLICT (id) DO NOTHING`,
     );
-    this.#findKey = prepare<{ id: string }>(
+    this.#findKey = prepare<{ id: string; state: string }>(
       database,
-      'SELECT id FROM background_tasks WHERE key = ? AND finished_at IS NULL',
+      `SELECT id, state FROM background_tasks WHERE key = ? AND ${holdsKey}`,
     );
-    const shown = 'id, name, state, attempts, enqueued_at, started_at, finished_at, error';
-    this.#find = prepare<Row>(database, `SELECT ${shown} FROM background_tasks WHERE id = ?`);
-    this.#findWithResult = prepare<Row>(database, `SELECT ${shown}, result FROM background_tasks WHERE id = ?`);
+    this.#renew = prepare<{ id: string }>(
+      database,
+      `UPDATE background_tasks SET name = $name, args = $args, timeout = $timeout, retries = $retries,
+       priority = $priority, run_at = $run_at WHERE key = $key AND state = 'behind' RETURNING id`,
+    );
+    this.#insertBehind = prepare(database, `${insert} 'behind', $run_at, NULL, $enqueued_at)`);
     this.#promote = prepare(
       database,
       `UPDATE background_tasks SET state = 'queued', delayed_at = NULL WHERE seq IN
@@ -110,7 +133,7 @@ export class TaskTable {
     );
     this.#succeed = prepare(
       database,
-      `UPDATE background_tasks SET state = 'succeeded', result = ?, finished_at = ?, ${own}`,
+      `UPDATE background_tasks SET state = 'succeeded', result = ?, error = NULL, finished_at = ?, ${own}`,
     );
     this.#fail = prepare(
       database,
@@ -118,8 +141,8 @@ export class TaskTable {
     );
     this.#retry = prepare(
       database,
-      `UPDATE background_tasks SET state = 'delayed', failures = failures + 1, lost = 0, times_alone = 0, run_at = ?,
-       delayed_at = ?, ${own}`,
+      `UPDATE background_tasks SET ${unlessMarked('delayed')}, failures = failures + 1, lost = 0, times_alone = 0, error = ?,
+       run_at = ?, delayed_at = ?, ${own}`,
     );
     this.#beginAlone = prepare(
       database,
@@ -128,13 +151,14 @@ export class TaskTable {
     );
     this.#giveBack = prepare(
       database,
-      `UPDATE background_tasks SET state = 'queued', times_alone = times_alone - ?, ${own}`,
+      `UPDATE background_tasks SET ${unlessMarked('queued')}, times_alone = times_alone - ?, ${own}`,
     );
     this.#putBack = prepare(
       database,
-      `UPDATE background_tasks SET state = 'queued', attempts = attempts - 1,
+      `UPDATE background_tasks SET ${unlessMarked('queued')}, attempts = attempts - 1,
        started_at = CASE attempts WHEN 1 THEN NULL ELSE started_at END, ${own}`,
     );
+    this.#cancel = prepare(database, `UPDATE background_tasks SET state = 'cancelled', finished_at = ?, ${own}`);
     this.#nextDue = prepare<{ run_at: number | null }>(
       database,
       "SELECT min(run_at) AS run_at FROM background_tasks WHERE state = 'delayed'",
@@ -142,15 +166,15 @@ export class TaskTable {
   }
 
   /** Returns the id of the task, or of the live one that has its key. A task that is stored already is not stored again. */
-  insert(row: NewRow): string {
-    if (this.#insert.run(...row).changes === 1) return String(row[0]);
-    return this.#findKey.get(row[6])?.id ?? String(row[0]);
-  }
-
-  /** Reads the result, which may be large, only if `withResult` is true. */
-  find(id: string, withResult: boolean): TaskRecord | undefined {
-    const row = (withResult ? this.#findWithResult : this.#find).get(id);
-    return row && recordOf(row);
+  insert({ id, key, isAgain, columns }: NewRow): string {
+    if (this.#insert.run(columns).changes === 1) return id;
+    const live = key === null ? undefined : this.#findKey.get(key);
+    if (live === undefined || live.state !== 'running' || !isAgain) return live?.id ?? id;
+    const behind = this.#renew.get(columns);
+    if (behind !== undefined) return behind.id;
+    const { delayed_at: _delayedAt, state: _state, ...rest } = columns;
+    this.#insertBehind.run(rest);
+    return id;
   }
 
   /** Puts delayed tasks that are due into the queue. */
@@ -183,19 +207,23 @@ export class TaskTable {
     return this.#fail.run(error, wallClockTime(), seq, worker, attempts).changes === 1;
   }
 
-  retry(worker: string, { seq, attempts }: TakenTask, delay: number): boolean {
+  retry(worker: string, { seq, attempts }: TakenTask, error: string, delay: number): boolean {
     const now = wallClockTime();
-    return this.#retry.run(now + Math.ceil(delay), now, seq, worker, attempts).changes === 1;
+    return this.#retry.run(now, error, now + Math.ceil(delay), now, seq, worker, attempts).changes === 1;
+  }
+
+  cancel(worker: string, { seq, attempts }: TakenTask): boolean {
+    return this.#cancel.run(wallClockTime(), seq, worker, attempts).changes === 1;
   }
 
   /** Takes back that the task began alone, since its worker is alive. */
   giveBack(worker: string, { seq, attempts }: TakenTask, hasBegunAlone: boolean): boolean {
-    return this.#giveBack.run(Number(hasBegunAlone), seq, worker, attempts).changes === 1;
+    return this.#giveBack.run(wallClockTime(), Number(hasBegunAlone), seq, worker, attempts).changes === 1;
   }
 
   /** As if it had not been taken. */
   putBack(worker: string, { seq, attempts }: TakenTask): boolean {
-    return this.#putBack.run(seq, worker, attempts).changes === 1;
+    return this.#putBack.run(wallClockTime(), seq, worker, attempts).changes === 1;
   }
 
   /** When the next delayed task is due. */
@@ -204,30 +232,7 @@ export class TaskTable {
   }
 }
 
-interface Row {
-  readonly id: string;
-  readonly name: string;
-  readonly state: TaskRecord['state'] | 'delayed';
-  readonly attempts: number;
-  readonly enqueued_at: number;
-  readonly started_at: number | null;
-  readonly finished_at: number | null;
-  readonly error: string | null;
-  /** Absent if it was not read. */
-  readonly result?: string | null;
-}
-
-function recordOf(row: Row): TaskRecord {
-  const record: TaskRecord = {
-    id: row.id,
-    name: row.name,
-    state: row.state === 'delayed' ? 'queued' : row.state,
-    attempts: row.attempts,
-    enqueuedAt: new Date(row.enqueued_at),
-  };
-  if (typeof row.result === 'string') record.result = JSON.parse(row.result);
-  if (row.error !== null) record.error = JSON.parse(row.error);
-  if (row.started_at !== null) record.startedAt = new Date(row.started_at);
-  if (row.finished_at !== null) record.finishedAt = new Date(row.finished_at);
-  return record;
+/** For a task that is put back. One that is marked ends as cancelled, at the time that is the first value. */
+export function unlessMarked(state: 'queued' | 'delayed'): string {
+  return `finished_at = iif(is_marked, ?, NULL), state = iif(is_marked, 'cancelled', '${state}')`;
 }

@@ -4,9 +4,9 @@ import { randomUUID } from 'node:crypto';
 import { clearTimeout, monotonicTime, setTimeout, wallClockTime } from '../../clock.js';
 import { isSuspect } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
-import type { AttemptOutcome, MessageRunner } from '../../engine/message-runner.js';
+import type { MessageRunner } from '../../engine/message-runner.js';
+import type { AttemptOutcome } from '../../engine/run.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
-import { type Backoff, retryDelay } from '../../task/retry.js';
 import { Candidates } from './candidates.js';
 import type { GroupCommit } from './commits.js';
 import { isBusy } from './database.js';
@@ -116,6 +116,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
       if (this.isRenewalDue || this.#leases.isAnyOverdue(now, lease) || this.#isWorkWaiting(now)) {
         this.#commits.addLast(this.#turn);
       } else {
+        this.runner.polled();
         this.#setTimerTo(this.#table.nextDue());
       }
     } catch (error) {
@@ -146,6 +147,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
 
   /** Called after a turn has been committed. */
   turned({ isRenewed, givenUp, taken, isMoreWaiting, nextDue }: TurnResult): void {
+    this.runner.polled();
     if (isRenewed || this.#open.size === 0) this.#renewedAt = monotonicTime();
     for (const { info, error } of givenUp) this.runner.report(info, error);
     for (const task of taken) this.#start(task);
@@ -171,23 +173,30 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
         return hasBegunAlone;
       });
     const outcome = await this.#attempt(task, isSuspect(task.lost) ? beginAlone : undefined);
-    const retryIn = outcome.state === 'failed' ? retryOf(task) : undefined;
     const end = this.#write(
       false,
-      this.#endOf(task, outcome, retryIn, () => hasBegunAlone),
+      this.#endOf(task, outcome, () => hasBegunAlone),
     );
     this.takeSoon();
     const isOurs = await end;
     // Other workers may take this task now, or any task again.
     if (outcome.state === 'dropped' || outcome.state === 'unused' || isSuspect(task.lost)) this.#settings.onTakeable();
-    if (!isOurs || outcome.state !== 'failed' || retryIn !== undefined) return;
+    if (!isOurs || outcome.state !== 'failed' || outcome.retryIn !== undefined) return;
     this.runner.report({ id: task.id, name: task.name, attempt: attemptOf(task) }, outcome.error);
   }
 
   async #attempt(task: TakenTask, beginAlone: (() => Promise<boolean>) | undefined): Promise<AttemptOutcome> {
-    const { id, name, args, timeout } = task;
+    const { id, name, args, timeout, retries, failures } = task;
     try {
-      const message = { id, name, args: JSON.parse(args), timeout: timeout ?? undefined, attempt: attemptOf(task) };
+      const message = {
+        id,
+        name,
+        args: JSON.parse(args),
+        timeout: timeout ?? undefined,
+        attempt: attemptOf(task),
+        retries: retries === null ? undefined : JSON.parse(retries),
+        failures,
+      };
       return await this.runner.run(message, beginAlone);
     } catch (error) {
       return { state: 'failed', error }; // Somebody else has changed the row.
@@ -214,33 +223,24 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   }
 
   /** Returns what records the end of the attempt. */
-  #endOf(
-    task: TakenTask,
-    outcome: AttemptOutcome,
-    retryIn: number | undefined,
-    hasBegunAlone: () => boolean,
-  ): () => boolean {
+  #endOf(task: TakenTask, outcome: AttemptOutcome, hasBegunAlone: () => boolean): () => boolean {
     switch (outcome.state) {
       case 'succeeded': {
         const result = serializeResult(outcome.result);
         return () => this.#table.succeed(this.id, task, result);
       }
       case 'failed': {
-        if (retryIn !== undefined) return () => this.#table.retry(this.id, task, retryIn);
         const error = JSON.stringify(serializeError(outcome.error));
+        const { retryIn } = outcome;
+        if (retryIn !== undefined) return () => this.#table.retry(this.id, task, error, retryIn);
         return () => this.#table.fail(this.id, task, error);
       }
+      case 'cancelled':
+        return () => this.#table.cancel(this.id, task);
       case 'dropped':
         return () => this.#table.giveBack(this.id, task, hasBegunAlone());
       case 'unused':
         return () => this.#table.putBack(this.id, task);
     }
   }
-}
-
-/** Returns after how many ms to try a failed task again, or undefined if it is not to be tried again. */
-function retryOf({ retries, failures }: TakenTask): number | undefined {
-  if (retries === null) return undefined;
-  const backoff: Backoff = JSON.parse(retries);
-  return failures < backoff.limit ? retryDelay(failures + 1, backoff) : undefined;
 }

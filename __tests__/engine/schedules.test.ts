@@ -1,0 +1,155 @@
+// Schedules: slots, time zones, those that nobody saw. Whether each store does a slot once is in drivers/operations.ts.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { currentTask, task } from '../../lib/index.js';
+import { memory } from '../../lib/testing/index.js';
+import { Memory } from '../../lib/testing/memory.js';
+import { MemoryStore } from '../../lib/testing/memory-driver.js';
+
+const hour = 3_600_000;
+const seen: Date[] = [];
+const tick = task('tick', () => {
+  const id = currentTask()?.id.replaceAll('-', '').slice(0, 12) ?? '';
+  seen.push(new Date(Number.parseInt(id, 16))); // The id of a scheduled task holds the time of its slot.
+});
+
+beforeEach(() => {
+  seen.length = 0;
+});
+
+/** The slots between two times, on an engine that is drained every quarter of an hour. */
+async function slots(cron: string, timeZone: string, from: string, to: string): Promise<string[]> {
+  const store = new MemoryStore();
+  const engine = new Memory(store);
+  store.advance(Date.parse(from) - store.now());
+  await engine.schedule('s', { cron, timeZone }, tick);
+  while (store.now() < Date.parse(to)) {
+    engine.advance(hour / 4);
+    await engine.drain([tick]);
+  }
+  return seen.map((slot) => slot.toISOString());
+}
+
+describe('a time zone with daylight saving', () => {
+  it('runs a fixed time in the hour that is skipped once', async () => {
+    expect(await slots('30 2 * * *', 'Europe/Berlin', '2027-03-27T00:00:00Z', '2027-03-29T12:00:00Z')).toEqual([
+      '2027-03-27T01:30:00.000Z',
+      '2027-03-28T01:00:00.000Z', // 3:00, since there is no 2:30.
+      '2027-03-29T00:30:00.000Z',
+    ]);
+  });
+
+  it('runs a fixed time in the hour that is repeated once', async () => {
+    expect(await slots('30 2 * * *', 'Europe/Berlin', '2027-10-30T00:00:00Z', '2027-11-01T12:00:00Z')).toEqual([
+      '2027-10-30T00:30:00.000Z',
+      '2027-10-31T00:30:00.000Z', // The first 2:30 of two.
+      '2027-11-01T01:30:00.000Z',
+    ]);
+  });
+
+  it('goes by UTC without one', async () => {
+    expect(await slots('30 2 * * *', 'UTC', '2027-03-27T12:00:00Z', '2027-03-29T12:00:00Z')).toEqual([
+      '2027-03-28T02:30:00.000Z',
+      '2027-03-29T02:30:00.000Z',
+    ]);
+  });
+});
+
+it('enqueues one task a slot, also where several have come between two looks of a worker that lives', async () => {
+  const store = new MemoryStore();
+  const engine = new Memory(store);
+  store.advance(Date.parse('2027-01-01T00:00:00.500Z') - store.now());
+  await engine.schedule('s', { cron: '* * * * * *' }, tick);
+  const worker = await engine.work([tick]);
+  await sleep(20); // It has looked, and lives.
+  engine.advance(5000);
+  await until(() => seen.length >= 5);
+  await worker.close();
+  expect(seen.slice(0, 5).map((slot) => slot.toISOString())).toEqual([
+    '2027-01-01T00:00:01.000Z',
+    '2027-01-01T00:00:02.000Z',
+    '2027-01-01T00:00:03.000Z',
+    '2027-01-01T00:00:04.000Z',
+    '2027-01-01T00:00:05.000Z',
+  ]);
+});
+
+it('makes up the slots that no worker saw by one task, for the last of them', async () => {
+  const engine = memory();
+  await engine.schedule('s', { cron: '0 * * * *' }, tick);
+  engine.advance(100 * hour);
+  await engine.drain([tick]);
+  expect(seen).toHaveLength(1);
+  expect(Date.now() + 100 * hour - Number(seen[0])).toBeLessThan(hour);
+  engine.advance(hour);
+  await engine.drain([tick]);
+  expect(seen).toHaveLength(2);
+});
+
+it('of a week of seconds that no worker saw is quick', async () => {
+  const engine = memory();
+  await engine.schedule('s', { cron: '* * * * * *' }, tick);
+  engine.advance(7 * 24 * hour);
+  const start = performance.now();
+  await engine.drain([tick]);
+  expect(seen.length).toBeGreaterThanOrEqual(1);
+  expect(performance.now() - start).toBeLessThan(5000);
+});
+
+it('with years ends with its last slot', async () => {
+  const store = new MemoryStore();
+  const engine = new Memory(store);
+  store.advance(Date.parse('2027-12-30T00:00:00Z') - store.now());
+  await engine.schedule('s', { cron: '0 0 0 31 12 * 2027' }, tick);
+  engine.advance(48 * hour);
+  await engine.drain([tick]);
+  expect(seen).toHaveLength(1);
+  expect(await engine.schedules()).toEqual([
+    { name: 's', cron: '0 0 0 31 12 * 2027', timeZone: 'UTC', task: 'tick', args: [] },
+  ]);
+});
+
+it('enqueues the task with its options', async () => {
+  const engine = memory();
+  await engine.schedule(
+    's',
+    { cron: '@daily' },
+    task('t', (_a: number) => {}, { priority: 7, key: 'k' }),
+    5,
+  );
+  engine.advance(25 * hour);
+  await engine.drain([]);
+  expect(await engine.list()).toMatchObject([{ name: 't', args: [5], priority: 7, key: 'k' }]);
+});
+
+it.each([
+  ['a name that is empty', '', { cron: '* * * * *' }],
+  ['no pattern', 's', {}],
+  ['an unknown option', 's', { cron: '* * * * *', timezone: 'UTC' }],
+  ['a pattern with too few fields', 's', { cron: '* *' }],
+])('refuses %s with ERR_INVALID_OPTION', async (_title, name, options) => {
+  const engine = memory();
+  await expect(engine.schedule(name, options as { cron: string }, tick)).rejects.toMatchObject({
+    code: 'ERR_INVALID_OPTION',
+    message: expect.stringMatching(/^schedule\(\): /),
+  });
+  expect(await engine.schedules()).toEqual([]);
+});
+
+it('checks the task as enqueue does', async () => {
+  const engine = memory();
+  const refused = engine.schedule('s', { cron: '* * * * *' }, (() => {}) as never);
+  await expect(refused).rejects.toMatchObject({ code: 'ERR_INVALID_TASK' });
+  const options = { cron: '* * * * *' };
+  const bad = engine.schedule(
+    's',
+    options,
+    task('t', (_value: number) => {}),
+    Number.NaN,
+  );
+  await expect(bad).rejects.toMatchObject({ code: 'ERR_TASK_NOT_SERIALIZABLE' });
+});
+
+async function until(isTrue: () => boolean): Promise<void> {
+  while (!isTrue()) await sleep(5);
+}

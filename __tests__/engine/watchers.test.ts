@@ -1,0 +1,88 @@
+// watch(): one query for all watchers of an engine.
+
+import { randomUUID } from 'node:crypto';
+import { createEngine, type EngineDriver } from '../../lib/engine/index.js';
+import { type TaskEngine, type TaskRecord, task } from '../../lib/index.js';
+import { memory } from '../../lib/testing/index.js';
+
+const a = task('a', () => 'done');
+
+function engineWith(find: NonNullable<EngineDriver['find']>): TaskEngine {
+  return createEngine({ name: 'mine', insert: async ({ id }) => id, find, close: () => {} });
+}
+
+function queued(id: string): TaskRecord {
+  return { id, name: 'a', state: 'queued', attempts: 0, enqueuedAt: new Date(0) };
+}
+
+async function collect(records: AsyncIterable<TaskRecord>): Promise<TaskRecord[]> {
+  const seen: TaskRecord[] = [];
+  for await (const record of records) seen.push(record);
+  return seen;
+}
+
+it('asks once an interval for a thousand watchers, and for each task once', async () => {
+  const ids = Array.from({ length: 500 }, () => randomUUID());
+  const asked: (readonly string[])[] = [];
+  let state: TaskRecord['state'] = 'queued';
+  const engine = engineWith(async (wanted, { result }) => {
+    if (!result) asked.push(wanted);
+    return wanted.map((id) => ({ ...queued(id), state }));
+  });
+  const watches = [...ids, ...ids].map((id) => collect(engine.watch(id)));
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  state = 'succeeded';
+  for (const seen of await Promise.all(watches)) {
+    expect(seen.map((record) => record.state)).toEqual(['queued', 'succeeded']);
+  }
+  expect(asked.length).toBeLessThanOrEqual(6);
+  for (const wanted of asked) expect(wanted).toHaveLength(500);
+});
+
+it('stops to ask when nobody watches any more', async () => {
+  let asked = 0;
+  const engine = engineWith(async (ids) => {
+    asked++;
+    return ids.map(queued);
+  });
+  for await (const _ of engine.watch(randomUUID())) break;
+  const before = asked;
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  expect(asked).toBe(before);
+});
+
+it('rejects where the store is away, for each watcher', async () => {
+  const engine = engineWith(() => Promise.reject(new Error('gone')));
+  for (const watch of [engine.watch(randomUUID()), engine.watch(randomUUID())]) {
+    await expect(collect(watch)).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+  }
+});
+
+it('ends with an error when the engine is closed', async () => {
+  const engine = memory();
+  const { id } = await engine.enqueue(a);
+  const watched = collect(engine.watch(id));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  await engine.close();
+  await expect(watched).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+});
+
+it('does not begin with a signal that is aborted already', async () => {
+  const engine = memory();
+  const { id } = await engine.enqueue(a);
+  expect(await collect(engine.watch(id, { signal: AbortSignal.abort() }))).toEqual([]);
+});
+
+it('finds an id in upper case, and refuses bad options and an engine that cannot tell', async () => {
+  const engine = memory();
+  const { id } = await engine.enqueue(a);
+  const controller = new AbortController();
+  for await (const record of engine.watch(id.toUpperCase(), { signal: controller.signal })) {
+    expect(record.id).toBe(id);
+    controller.abort();
+  }
+  const bad = { signal: 'now' } as unknown as { signal: AbortSignal };
+  expect(() => engine.watch(id, bad)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
+  const mute = createEngine({ name: 'mine', insert: async () => id, close: () => {} });
+  expect(() => mute.watch(id)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
+});

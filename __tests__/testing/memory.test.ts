@@ -1,0 +1,173 @@
+// memory(): what only this engine promises. Whatever all engines do is in memory-conformance.test.ts.
+
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { promisify } from 'node:util';
+import { currentTask, enqueue, type Task, task } from '../../lib/index.js';
+import { memory } from '../../lib/testing/index.js';
+import { MemoryDriver, MemoryStore } from '../../lib/testing/memory-driver.js';
+
+const sendMail = task('send-mail', async (_to: string) => {});
+
+it('tells what was enqueued and has not run, oldest first', async () => {
+  const engine = memory();
+  expect(engine.enqueued(sendMail)).toEqual([]);
+  await engine.enqueue(sendMail, 'ada@example.com');
+  await engine.enqueue(sendMail.with({ delay: 60_000 }), 'grace@example.com');
+  await engine.enqueue(task('other', () => {}));
+  expect(engine.enqueued(sendMail)).toEqual([['ada@example.com'], ['grace@example.com']]);
+  await engine.drain([sendMail]);
+  expect(engine.enqueued(sendMail)).toEqual([['grace@example.com']]);
+  expect(() => engine.enqueued((() => {}) as unknown as Task)).toThrow(
+    expect.objectContaining({ code: 'ERR_INVALID_TASK' }),
+  );
+});
+
+it('keeps each engine apart', async () => {
+  await memory().enqueue(sendMail, 'ada@example.com');
+  expect(memory().enqueued(sendMail)).toEqual([]);
+});
+
+it('drain() runs what is due, one task at a time and in order, and what that enqueues', async () => {
+  const engine = memory();
+  const log: string[] = [];
+  const second = task('second', async (label: string) => {
+    log.push(`${label} begins`);
+    await new Promise(setImmediate);
+    log.push(`${label} ends`);
+  });
+  const first = task('first', async () => {
+    await enqueue(second, 'a');
+    await enqueue(second, 'b');
+  });
+  await engine.enqueue(first);
+  await engine.drain([first, second]);
+  expect(log).toEqual(['a begins', 'a ends', 'b begins', 'b ends']);
+});
+
+it('drain() leaves tasks of other names alone, unreported, and reports those that fail', async () => {
+  const engine = memory();
+  const error = new Error('no such mailbox');
+  const fails = task('fails', () => Promise.reject(error));
+  await engine.enqueue(sendMail, 'ada@example.com');
+  await engine.enqueue(fails);
+  const onError = jest.fn();
+  await engine.drain([fails], { onError });
+  expect(onError.mock.calls).toEqual([[error, { task: expect.objectContaining({ name: 'fails' }) }]]);
+  expect(engine.enqueued(sendMail)).toHaveLength(1);
+  await engine.drain([]);
+});
+
+it('advance() brings delays and retries about', async () => {
+  const engine = memory();
+  const ran: unknown[] = [];
+  const flaky = task(
+    'flaky',
+    () => {
+      ran.push(currentTask()?.attempt);
+      if (ran.length === 1) throw new Error('not yet');
+    },
+    { delay: 3_600_000, retries: { limit: 1, minDelay: 60_000, jitter: false } },
+  );
+  const { id } = await engine.enqueue(flaky);
+  await engine.drain([flaky]);
+  expect(ran).toEqual([]);
+  engine.advance(3_600_000);
+  await engine.drain([flaky]);
+  expect(ran).toEqual([1]);
+  engine.advance(59_000);
+  await engine.drain([flaky]);
+  expect(ran).toEqual([1]);
+  engine.advance(1000);
+  await engine.drain([flaky]);
+  expect(ran).toEqual([1, 2]);
+  expect(await engine.get(id)).toMatchObject({ state: 'succeeded', attempts: 2 });
+  for (const bad of [-1, Number.NaN, Number.POSITIVE_INFINITY, '1' as unknown as number]) {
+    expect(() => engine.advance(bad)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
+  }
+});
+
+it('advance() wakes a worker', async () => {
+  const engine = memory();
+  const ran = new Promise<void>((resolve) => {
+    void engine.work([task('late', () => resolve())]);
+  });
+  await engine.enqueue(task('late', { delay: 3_600_000 }));
+  engine.advance(3_600_000);
+  await ran;
+  await engine.close();
+});
+
+it('pages go on where the page before ended, also when its last task was removed', async () => {
+  const engine = memory();
+  const ids: string[] = [];
+  for (const to of ['a', 'b', 'c']) {
+    ids.unshift((await engine.enqueue(sendMail, to)).id);
+    await new Promise((resolve) => setTimeout(resolve, 2)); // An id holds its time in ms.
+  }
+  const [last] = await engine.list({ limit: 1 });
+  await engine.remove(String(last?.id));
+  expect((await engine.list({ after: String(last?.id) })).map(({ id }) => id)).toEqual(ids.slice(1));
+});
+
+it('gives back what had not begun when its worker closes, as if it had not been taken', async () => {
+  const engine = memory();
+  const { id } = await engine.enqueue(sendMail, 'ada@example.com');
+  const worker = await engine.work([sendMail]);
+  setImmediate(() => void worker.close()); // It is taken in this turn, and would begin in the next one.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await worker.close();
+  const record = await engine.get(id);
+  expect(['queued', 'succeeded']).toContain(record?.state);
+  expect(record?.attempts).toBe(record?.state === 'queued' ? 0 : 1);
+});
+
+it('stores a task of a known id once, counts one that waits behind another as queued, and has no page after an unknown id', async () => {
+  const driver = new MemoryDriver(new MemoryStore());
+  const message = { id: '01890a5d-ac96-774b-bcce-b302099a8057', name: 'a', args: [1], json: '[1]', key: 'k' };
+  expect([await driver.insert(message), await driver.insert(message)]).toEqual([message.id, message.id]);
+  expect(await driver.list({ limit: 10, offset: 0 })).toHaveLength(1);
+  const engine = memory();
+  const again = task('again', () => new Promise<void>((resolve) => setTimeout(resolve, 50)), {
+    key: 'k',
+    whileRunning: 'again',
+  });
+  await engine.work([again]);
+  await engine.enqueue(again);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await engine.enqueue(again);
+  expect(await engine.stats()).toMatchObject({ queued: 1, due: 0, running: 1 });
+  expect(await engine.list({ after: randomUUID() })).toEqual([]);
+  await engine.close();
+});
+
+it('drain() reports none of the others as unknown, however long it takes', async () => {
+  const engine = memory();
+  const slow = task('slow', () => new Promise<void>((resolve) => setTimeout(resolve, 1200))); // A worker looks every second.
+  const onError = jest.fn();
+  await engine.enqueue(sendMail, 'ada@example.com');
+  await engine.enqueue(slow);
+  await engine.drain([slow], { onError });
+  expect(onError).not.toHaveBeenCalled();
+});
+
+it('keeps no progress of an attempt that is over, and moves no schedule on that has changed', async () => {
+  const store = new MemoryStore();
+  const driver = new MemoryDriver(store);
+  const message = { id: '01890a5d-ac96-774b-bcce-b302099a8057', name: 'a', args: [], json: '[]' };
+  await driver.insert(message);
+  await driver.setProgress([{ id: message.id, attempt: 1, json: '1' }]);
+  const [record] = await driver.find([message.id], { result: true });
+  expect(record).not.toHaveProperty('progress');
+  const schedule = { name: 's', definition: '{}', next: 1 };
+  await driver.schedules.put(schedule, AbortSignal.abort());
+  await driver.schedules.put({ ...schedule, next: 2 }, AbortSignal.abort());
+  await driver.schedules.advance(schedule, 3, { ...message, id: 'x' }, AbortSignal.abort());
+  expect(await driver.stats()).toMatchObject({ queued: 1 });
+});
+
+it.each(['closed', 'left open'])('keeps no process up, its worker %s', async (what) => {
+  const program = require.resolve('./fixtures/leaves-worker.ts');
+  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', program, what]);
+  expect(stdout).toBe('ran\n');
+});

@@ -1,0 +1,77 @@
+// runInResponse(): code that calls after() and enqueue(), without HTTP.
+
+import { after, currentTask, enqueue, task } from '../../lib/index.js';
+import { memory, runInResponse } from '../../lib/testing/index.js';
+
+const sendMail = task('send-mail', async (_to: string) => {});
+
+it('calls the function as a handler, ends the response, and resolves when its tasks have run', async () => {
+  const engine = memory();
+  const log: string[] = [];
+  const { value, tasks } = await runInResponse(
+    async (res) => {
+      after(async function first() {
+        log.push(`first, ended: ${res.writableEnded}`);
+        after(function third() {
+          log.push('third');
+        });
+      });
+      res.locals.backgroundTasks.add(function second() {
+        log.push('second');
+        return currentTask()?.name;
+      });
+      await enqueue(sendMail, 'ada@example.com');
+      log.push('handler');
+      return 42;
+    },
+    { engine },
+  );
+  expect(value).toBe(42);
+  expect(log).toEqual(['handler', 'first, ended: true', 'second', 'third']);
+  expect(tasks.map(({ name, status }) => [name, status])).toEqual([
+    ['first', 'succeeded'],
+    ['second', 'succeeded'],
+    ['third', 'succeeded'],
+  ]);
+  expect(await tasks[1]?.finished).toEqual({ status: 'succeeded', value: 'second' });
+  expect(engine.enqueued(sendMail)).toEqual([['ada@example.com']]);
+});
+
+it('takes a function that returns at once, and one without tasks', async () => {
+  expect(await runInResponse(() => 'value')).toEqual({ value: 'value', tasks: [] });
+});
+
+it('rejects with what the function throws, once its tasks have run behind a 500', async () => {
+  const error = new Error('no such order');
+  const ran = jest.fn();
+  const outcomes: unknown[] = [];
+  const run = runInResponse(() => {
+    after(ran);
+    after(
+      task('only after a success', ran, {
+        when: (outcome) => {
+          outcomes.push(outcome);
+          return false;
+        },
+      }),
+    );
+    throw error;
+  });
+  await expect(run).rejects.toBe(error);
+  expect(ran).toHaveBeenCalledTimes(1);
+  expect(outcomes).toEqual([{ statusCode: 500, completed: true }]);
+});
+
+it('ends the response with the status that is asked for', async () => {
+  const { tasks } = await runInResponse(() => after(() => {}).name, { status: 404, when: 'success' });
+  expect(tasks.map(({ status }) => status)).toEqual(['skipped']);
+});
+
+it('takes the options of the middleware, and refuses bad ones', async () => {
+  const onError = jest.fn();
+  const { tasks } = await runInResponse(() => void after(() => Promise.reject(new Error('fails'))), { onError });
+  expect(tasks.map(({ status }) => status)).toEqual(['failed']);
+  expect(onError).toHaveBeenCalledTimes(1);
+  const bad = { timeout: -1 };
+  await expect(runInResponse(() => {}, bad)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+});

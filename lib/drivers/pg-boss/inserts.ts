@@ -1,0 +1,102 @@
+// Stores tasks, on pg-boss's connection or on that of a transaction.
+
+import { sleep } from '../../clock.js';
+import { isObject } from '../../foreign-value.js';
+import { keyBehind, releaseStatement, startAfterBehind } from './behind.js';
+import { type Boss, type Db, queue } from './boss.js';
+import type { NewJob } from './new-job.js';
+import type { JobTable } from './table.js';
+
+interface Holder {
+  readonly id: string;
+  readonly is_running: boolean;
+}
+
+export class Inserts {
+  readonly #boss: Boss;
+  readonly #table: JobTable;
+
+  constructor(boss: Boss, table: JobTable) {
+    this.#boss = boss;
+    this.#table = table;
+  }
+
+  /** Resolves with the id of the task, or of the one that has its key. */
+  async insert(job: NewJob, db: Db, expired: AbortSignal): Promise<string> {
+    while (true) {
+      expired.throwIfAborted();
+      const id = (await this.#send(job, db)) ?? (await this.#findOrStandBehind(job, db));
+      if (id !== undefined) return id;
+      await sleep(10); // What had its key has ended in between.
+    }
+  }
+
+  /** All of them, or none. Of those that have no key. */
+  async insertMany(jobs: readonly NewJob[], db: Db): Promise<string[]> {
+    await this.#boss.insert(
+      queue,
+      jobs.map(({ isAgain: _isAgain, ...job }) => job),
+      { db },
+    );
+    return jobs.map(({ id }) => id);
+  }
+
+  /** Queues the tasks behind others whose keys are free, or all of those. Resolves with how many. */
+  async release(keys?: readonly string[], db?: Db): Promise<number> {
+    try {
+      const values = [queue, keys === undefined ? null : JSON.stringify(keys)];
+      return (await this.#table.query(releaseStatement, values, db)).length;
+    } catch (error) {
+      if (isKeyTaken(error)) return 0; // By a task whose end will release them.
+      throw error;
+    }
+  }
+
+  #send({ data, isAgain: _isAgain, ...options }: NewJob, db: Db): Promise<string | null> {
+    return this.#boss.send(queue, data, { ...options, db });
+  }
+
+  async #findOrStandBehind(job: NewJob, db: Db): Promise<string | undefined> {
+    const [holder] = await this.#table.query<Holder>(
+      // By the primary key, and by the index that keeps the keys apart.
+      ({ jobs }) => `SELECT id, false AS is_running FROM ${jobs} WHERE name = $1::text AND id = $2::text::uuid
+        UNION ALL
+        SELECT id, state = 'active' AS is_running FROM ${jobs}
+        WHERE name = $1::text AND policy = 'exclusive' AND state <= 'active' AND COALESCE(singleton_key, '') = $3::text
+        LIMIT 1`,
+      [queue, job.id, job.singletonKey],
+      db,
+    );
+    return holder?.is_running === true && job.isAgain ? this.#standBehind(job, db) : holder?.id;
+  }
+
+  async #standBehind(job: NewJob, db: Db): Promise<string | undefined> {
+    const { data, priority, startAfter, group, isAgain: _isAgain } = job;
+    const singletonKey = keyBehind(job.singletonKey);
+    const options = { id: job.id, singletonKey, startAfter: startAfterBehind(startAfter), priority, group, db };
+    const id = (await this.#boss.send(queue, data, options)) ?? (await this.#renew(singletonKey, job, db));
+    // The one that ran may have ended before that was stored. In a transaction that cannot be seen yet, and must not fail.
+    if (id !== undefined && db.isTransaction !== true) await this.release([job.singletonKey], db);
+    return id;
+  }
+
+  /** Gives the task that stands behind already the newest arguments. */
+  async #renew(
+    singletonKey: string,
+    { data, priority, startAfter, group }: NewJob,
+    db: Db,
+  ): Promise<string | undefined> {
+    const [renewed] = await this.#table.query<{ id: string }>(
+      ({ jobs, now }) => `UPDATE ${jobs} SET data = $3::text::jsonb, group_id = $4::text, priority = $5::text::int,
+          start_after = ${now} + $6::text::interval
+        WHERE name = $1::text AND state = 'created' AND singleton_key = $2::text RETURNING id`,
+      [queue, singletonKey, JSON.stringify(data), group.id, String(priority), startAfterBehind(startAfter)],
+      db,
+    );
+    return renewed?.id;
+  }
+}
+
+export function isKeyTaken(error: unknown): boolean {
+  return isObject(error) && 'code' in error && error.code === '23505';
+}

@@ -1,0 +1,75 @@
+// runInResponse(): runs code as the handler of a request does, without HTTP.
+
+import { IncomingMessage, ServerResponse } from 'node:http';
+import { Socket } from 'node:net';
+import { Writable } from 'node:stream';
+import type { Response } from 'express';
+import { type BackgroundTasksOptions, backgroundTasks } from '../middleware.js';
+import type { TaskHandle } from '../task/types.js';
+
+export interface RunInResponseOptions extends BackgroundTasksOptions {
+  /** The status that the response ends with. Default 200, or 500 where the function throws. */
+  status?: number | undefined;
+}
+
+export interface ResponseRun<T> {
+  /** What the function returned, awaited. */
+  value: T;
+  /** The handles of the tasks that were added, in their order. They have ended. */
+  tasks: TaskHandle[];
+}
+
+/**
+ * Calls a function as a handler that backgroundTasks() stands before: `after()`, `enqueue()` and `res.locals.backgroundTasks` work
+ * in it. Then the response ends, and its tasks run. Resolves when they have ended.
+ *
+ * Rejects with what the function throws, once the tasks have ended all the same. Throws BackgroundTasksError
+ * `ERR_INVALID_OPTION` for bad options.
+ *
+ * @example
+ * const { value, tasks } = await runInResponse(() => createOrder(42), { engine: memory() });
+ * expect(tasks.map(({ name, status }) => [name, status])).toEqual([['sendReceipt', 'succeeded']]);
+ */
+export async function runInResponse<T>(
+  fn: (res: Response) => T | Promise<T>,
+  { status, ...options }: RunInResponseOptions = {},
+): Promise<ResponseRun<T>> {
+  const middleware = backgroundTasks(options);
+  const { req, res } = memoryResponse();
+  const tasks: TaskHandle[] = [];
+  try {
+    const value = await new Promise<T>((resolve, reject) => {
+      middleware(req, res, () => {
+        keepHandles(res, tasks);
+        (async () => fn(res as Response))().then(resolve, reject);
+      });
+    });
+    res.statusCode = status ?? 200;
+    return { value, tasks };
+  } catch (error) {
+    res.statusCode = status ?? 500;
+    throw error;
+  } finally {
+    res.end();
+    await middleware.idle();
+  }
+}
+
+function memoryResponse(): { req: IncomingMessage; res: ServerResponse & Pick<Response, 'locals'> } {
+  const req = Object.assign(new IncomingMessage(new Socket()), { method: 'GET', url: '/' });
+  const res = Object.assign(new ServerResponse(req), { locals: {} as Response['locals'] });
+  const nowhere = new Writable({ write: (_chunk, _encoding, written) => written() });
+  res.assignSocket(nowhere as Socket);
+  return { req, res };
+}
+
+/** after() adds by the same object. */
+function keepHandles({ locals }: Pick<Response, 'locals'>, handles: TaskHandle[]): void {
+  const { backgroundTasks: tasks } = locals;
+  const add = tasks.add.bind(tasks);
+  tasks.add = (task, ...args) => {
+    const handle = add(task, ...args);
+    handles.push(handle);
+    return handle;
+  };
+}
