@@ -495,7 +495,8 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         expect(await engine.remove(first.id)).toBe(1);
         expect(await engine.get(first.id)).toBeUndefined();
         expect(await engine.remove(first.id)).toBe(0);
-        expect((await engine.enqueue(keyed, 2)).id).not.toBe(first.id);
+        // Not due: on BullMQ a task that no worker knows looks for moments as if it ran.
+        expect((await engine.enqueue(keyed.with({ delay: 3_600_000 }), 2)).id).not.toBe(first.id);
         const started = new Gate();
         const gate = new Gate();
         const waits = task('conformance.waits', () => {
