@@ -5,6 +5,9 @@ const { default: Sequencer } = require('@jest/test-sequencer');
 
 const longest = [
   'pg-boss-conformance',
+  'pg-boss-conformance-operations',
+  'bullmq-conformance',
+  'bullmq-conformance-operations',
   'project-setups',
   'bullmq-outages',
   'pg-boss-outages',
@@ -14,7 +17,7 @@ const longest = [
   'sqlite-upkeep',
   'sqlite-conformance',
   'sqlite-files',
-  'bullmq-conformance',
+  'bullmq-sentinel',
   'celery-workers',
   'celery-rabbitmq-node',
   'celery-rabbitmq-outages',

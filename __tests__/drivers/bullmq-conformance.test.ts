@@ -1,9 +1,8 @@
-// The BullMQ engine: the conformance suite over Redis.
+// The BullMQ engine: the conformance suite over Redis, about tasks and workers.
 
-import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
-import { describeConformance, type EngineStore, type FragileStore } from './conformance.js';
-import { connection, obliterate } from './fixtures/bullmq.js';
+import { describeConformance, type FragileStore } from './conformance.js';
+import { createStore } from './fixtures/bullmq.js';
 import { startRedis } from './fixtures/own-server.js';
 import { describeWith } from './requirements.js';
 
@@ -13,13 +12,9 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq', () => {
     createStore,
     createFragileStore,
     patience: 60_000,
+    part: 'tasks',
   });
 });
-
-function createStore(): EngineStore {
-  const queue = `tasks-${randomUUID()}`;
-  return { config: { connection, queue }, remove: () => obliterate(queue) };
-}
 
 async function createFragileStore(): Promise<FragileStore> {
   const server = await startRedis();

@@ -37,6 +37,8 @@ export interface EngineUnderTest {
   lacks?: readonly Ability[];
   /** How long a test may take, in ms. Default 30000. */
   patience?: number;
+  /** Half of the suite, so that the two halves can run beside each other in files of their own. Default: the whole. */
+  part?: 'tasks' | 'operations';
 }
 
 export interface EngineStore {
@@ -52,7 +54,7 @@ export interface FragileStore extends EngineStore {
 }
 
 export function describeConformance(name: string, subject: EngineUnderTest): void {
-  const { lacks = [], patience = 30_000 } = subject;
+  const { lacks = [], patience = 30_000, part } = subject;
   const can = (ability: Ability): boolean => !lacks.includes(ability);
 
   describe(`${name}: conformance`, () => {
@@ -106,6 +108,9 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       process.off('uncaughtException', onEscaped);
       expect(escaped.splice(0)).toEqual([]);
     }, patience);
+
+    if (part !== 'tasks') describeOperations({ can, test, openEngine, startWorkerProcess });
+    if (part === 'operations') return;
 
     describe('enqueue', () => {
       test('resolves with an id, another one for each task', async () => {
@@ -255,8 +260,6 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         await expect(engine.get(id)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
       });
     }
-
-    describeOperations({ can, test, openEngine, startWorkerProcess });
 
     if (!can('work')) {
       test('work: rejects with ERR_INVALID_OPTION, since the engine does not have it', async () => {

@@ -1,4 +1,4 @@
-// The pg-boss engine: the conformance suite over PostgreSQL.
+// The pg-boss engine: the conformance suite over PostgreSQL, about tasks and workers.
 
 import { join } from 'node:path';
 import { describeConformance, type FragileStore } from './conformance.js';
@@ -12,6 +12,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'pg-boss', () => {
     createStore,
     createFragileStore,
     patience: 60_000,
+    part: 'tasks',
   });
 });
 
