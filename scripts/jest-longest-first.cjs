@@ -4,11 +4,12 @@
 const { default: Sequencer } = require('@jest/test-sequencer');
 
 const longest = [
+  'celery-rabbitmq-node',
+  'project-setups',
   'pg-boss-conformance',
   'pg-boss-conformance-operations',
   'bullmq-conformance',
   'bullmq-conformance-operations',
-  'project-setups',
   'bullmq-outages',
   'pg-boss-outages',
   'pg-boss-pglite',
@@ -19,7 +20,6 @@ const longest = [
   'sqlite-files',
   'bullmq-sentinel',
   'celery-workers',
-  'celery-rabbitmq-node',
   'celery-rabbitmq-outages',
   'celery-redis-outages',
   'types',
