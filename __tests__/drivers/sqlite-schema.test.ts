@@ -50,6 +50,23 @@ describeWith({ node: 22 }, 'the table of the SQLite engine', () => {
     return database;
   }
 
+  it('keeps a task behind the one that runs when the end of an older one with its key is corrected', async () => {
+    open();
+    const database = connect();
+    const insert =
+      database.prepare(`INSERT INTO background_tasks (id, name, args, priority, state, run_at, enqueued_at, finished_at, key)
+      VALUES (?, 'send', '[]', 0, ?, 1, 1, ?, 'one')`);
+    insert.run('older', 'succeeded', 2);
+    insert.run('leader', 'running', null);
+    insert.run('follower', 'behind', null);
+    const state = database.prepare("SELECT state FROM background_tasks WHERE id = 'follower'").pluck();
+
+    database.exec("UPDATE background_tasks SET finished_at = 3 WHERE id = 'older'");
+    expect(state.get()).toBe('behind');
+    database.exec("UPDATE background_tasks SET state = 'succeeded', finished_at = 4 WHERE id = 'leader'");
+    expect(state.get()).toBe('queued');
+  });
+
   describe('of 0.1.0', () => {
     it('keeps its tasks', async () => {
       fileOf010();

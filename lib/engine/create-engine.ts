@@ -8,9 +8,6 @@ import { scope } from '../task/scope.js';
 import type { SerializableArguments } from '../task/serializable.js';
 import type { RemoteTask, Task } from '../task/task.js';
 import { Calls } from './calls.js';
-
-export { engineUnavailable, unsupported } from './calls.js';
-
 import type { EngineDriver } from './driver.js';
 import type {
   EngineStats,

@@ -2,7 +2,8 @@
 
 export { type Check, type Checks, checkOptions } from '../options.js';
 export { type Backoff, retryDelay } from '../task/retry.js';
-export { createEngine, unsupported } from './create-engine.js';
+export { unsupported } from './calls.js';
+export { createEngine } from './create-engine.js';
 export { withDeadline } from './deadline.js';
 export { givenUpError, isGivenUp, isSuspect } from './deaths.js';
 export type {

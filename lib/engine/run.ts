@@ -141,7 +141,7 @@ export class Run implements Start, AttemptOwner {
 }
 
 /** What an attempt that failed with this leads to. */
-export function failed({ retries, failures = 0 }: StoredMessage, error: unknown): AttemptOutcome {
+function failed({ retries, failures = 0 }: StoredMessage, error: unknown): AttemptOutcome {
   return retries === undefined || failures >= retries.limit || isNonRetryable(error)
     ? { state: 'failed', error }
     : { state: 'failed', error, retryIn: retryDelay(failures + 1, retries) };

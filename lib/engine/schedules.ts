@@ -124,9 +124,13 @@ export class Schedules {
     const due = await this.#calls.make('the schedules could not be read', (expired) =>
       store.list(this.#now() + interval, expired),
     );
-    let next = Number.POSITIVE_INFINITY;
-    for (const schedule of due) next = Math.min(next, await this.#advance(store, schedule));
-    return next;
+    const advances = due.map((schedule) => this.#advance(store, schedule));
+    const results = await Promise.allSettled(advances);
+    // One that fails, because another version has stored its pattern, say, does not hold up the others.
+    for (const result of results) if (result.status === 'rejected') this.#onFailure(result.reason);
+    return Math.min(
+      ...results.map((result) => (result.status === 'fulfilled' ? result.value : Number.POSITIVE_INFINITY)),
+    );
   }
 
   async #advance(store: ScheduleStore, schedule: StoredSchedule): Promise<number> {
@@ -134,7 +138,8 @@ export class Schedules {
     const from = this.#watchedFrom ?? now;
     let { next: slot } = schedule;
     if (slot > now) return slot;
-    if (slot < from && now - slot < (store.patience ?? patience)) return slot + patience;
+    const madeUpAt = slot + (store.patience ?? patience);
+    if (slot < from && now < madeUpAt) return madeUpAt;
     const { cron, timeZone, message }: Definition = JSON.parse(schedule.definition);
     const pattern = readPattern(cron, timeZone);
     // Of those that came while no worker lived, one task is enqueued for the last.

@@ -23,15 +23,6 @@ export function serializeArguments(args: readonly unknown[], task: string): stri
   }
 }
 
-/**
- * @throws BackgroundTasksError `ERR_TASK_NOT_SERIALIZABLE` for what {@link serializeArguments} refuses, and for an argument at
- * the end that is `undefined`.
- */
-export function checkSerializable(args: readonly unknown[], task: string): void {
-  serializeArguments(args, task);
-  if (args.length > 0 && args.at(-1) === undefined) throw refusal(task, `args[${args.length - 1}] is undefined`);
-}
-
 /** A result as it can be stored: one that JSON cannot hold is not kept, since the task has succeeded all the same. */
 export function serializeResult(value: unknown): string | undefined {
   try {

@@ -85,10 +85,11 @@ export class BullmqDriver implements EngineDriver {
     return this.#records(ids, columns[result ? 'all' : 'small']);
   }
 
-  async list({ limit, ...filter }: Page): Promise<TaskRecord[]> {
+  async list({ limit, ...filter }: Page, expired: AbortSignal): Promise<TaskRecord[]> {
     await this.#ready();
     const ids = new Set<string>();
     for await (const found of this.#places.newest(filter)) {
+      expired.throwIfAborted();
       for (const id of found) ids.add(id);
       if (ids.size >= limit) break;
       await nextTurn();

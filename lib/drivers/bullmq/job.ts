@@ -1,7 +1,7 @@
 // A job of BullMQ and the task in it: what is stored, and which attempt it is.
 
 import type { Job, JobsOptions } from 'bullmq';
-import { unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
 import type { TaskMessage } from '../../engine/message.js';
 import type { Backoff } from '../../task/retry.js';
 import { kept } from './scripts/shared.js';

@@ -1,6 +1,6 @@
 // Celery over RabbitMQ: which connection a message is sent over, and when another one is opened.
 
-import { unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
 import { loadAmqplib } from './amqp-connect.js';
 import { AmqpLink, hasCode, preconditionFailed } from './amqp-link.js';
 import type { CeleryMessage, CeleryTransport } from './message.js';

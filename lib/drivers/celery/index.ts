@@ -1,6 +1,7 @@
 // celery(): sends tasks to Celery's workers, which run in Python, and reads their results.
 
-import { createEngine, unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
+import { createEngine } from '../../engine/create-engine.js';
 import type { EngineDriver } from '../../engine/driver.js';
 import type { TaskEngine } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';

@@ -3,7 +3,7 @@
 
 import { hostname } from 'node:os';
 import { wallClockTime } from '../../clock.js';
-import { unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
 import type { TaskMessage } from '../../engine/message.js';
 import { serializeArguments } from '../../engine/serialize.js';
 import { BackgroundTasksError } from '../../errors.js';

@@ -1,7 +1,7 @@
 // Celery over Redis: a queue is a list, laid out by kombu (kombu/transport/redis.py).
 
 import { randomUUID } from 'node:crypto';
-import { unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
 import { BackgroundTasksError } from '../../errors.js';
 import type { CeleryMessage, CeleryTransport } from './message.js';
 import { RedisClient } from './redis-client.js';

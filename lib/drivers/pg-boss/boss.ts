@@ -1,6 +1,6 @@
 // What is used of pg-boss, and the queues: one that all tasks are in, and one for the schedules.
 
-import { unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
 import { isObject } from '../../foreign-value.js';
 import type { StoredMessage, TakenJob } from './job.js';
 

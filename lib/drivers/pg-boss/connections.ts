@@ -1,6 +1,6 @@
 // What statements run on: pg-boss's own connections, a transaction of ours, or one of the application.
 
-import { unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
 import type { Boss, Db } from './boss.js';
 
 /**

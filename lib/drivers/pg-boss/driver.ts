@@ -1,6 +1,6 @@
 // The driver of pg-boss: tasks are jobs of one queue. What is asked of them is in operations.ts, what its workers do in worker.ts.
 
-import { engineUnavailable, unsupported } from '../../engine/create-engine.js';
+import { engineUnavailable, unsupported } from '../../engine/calls.js';
 import type { EngineDriver, Page, ScheduleStore, Selection } from '../../engine/driver.js';
 import type { EngineStats, TaskRecord } from '../../engine/engine.js';
 import type { TaskMessage } from '../../engine/message.js';

@@ -1,7 +1,7 @@
 // What is made of a message: a job for pg-boss, or a refusal.
 
 import { createHash } from 'node:crypto';
-import { unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
 import type { TaskMessage } from '../../engine/message.js';
 import { BackgroundTasksError } from '../../errors.js';
 import { day } from './boss.js';

@@ -1,7 +1,7 @@
 // The driver of the SQLite engine: stores and finds tasks, and creates workers.
 
 import { monotonicTime, nextTurn, sleep } from '../../clock.js';
-import { unsupported } from '../../engine/create-engine.js';
+import { unsupported } from '../../engine/calls.js';
 import type { EngineDriver, Page, ScheduleStore, Selection } from '../../engine/driver.js';
 import type { EngineStats, TaskFilter, TaskRecord } from '../../engine/engine.js';
 import { timeOfId } from '../../engine/id.js';
@@ -101,10 +101,11 @@ export class SqliteDriver implements EngineDriver {
     return this.#read(() => this.#operations.find(ids, result));
   }
 
-  async list({ limit, offset, after, ...filter }: Page): Promise<TaskRecord[]> {
+  async list({ limit, offset, after, ...filter }: Page, expired: AbortSignal): Promise<TaskRecord[]> {
     const from = await this.#read(() => this.#seqBefore(after));
     const seqs: number[] = [];
     for await (const found of this.#steps('newest', filter, from, limit + offset)) {
+      expired.throwIfAborted();
       seqs.push(...found);
       if (seqs.length >= limit + offset) break;
     }

@@ -111,7 +111,7 @@ function makeSecondVersion(database: SqliteDatabase): void {
     CREATE UNIQUE INDEX background_tasks_key ON background_tasks (key) WHERE ${holdsKey};
     CREATE UNIQUE INDEX background_tasks_behind ON background_tasks (key) WHERE state = 'behind';
     CREATE TRIGGER background_tasks_ended AFTER UPDATE OF finished_at ON background_tasks
-      WHEN NEW.key IS NOT NULL AND NEW.finished_at IS NOT NULL BEGIN ${releaseBehind('NEW')} END;
+      WHEN NEW.key IS NOT NULL AND NEW.finished_at IS NOT NULL AND OLD.finished_at IS NULL BEGIN ${releaseBehind('NEW')} END;
     CREATE TRIGGER background_tasks_removed AFTER DELETE ON background_tasks
       WHEN OLD.key IS NOT NULL AND OLD.finished_at IS NULL BEGIN ${releaseBehind('OLD')} END;
     CREATE TABLE background_tasks_schedules (
