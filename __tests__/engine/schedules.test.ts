@@ -109,6 +109,34 @@ it('with years ends with its last slot', async () => {
   ]);
 });
 
+describe('one that fails', () => {
+  const definition = JSON.stringify({ cron: 'of another version', timeZone: 'UTC', message: {} });
+
+  async function withBroken(): Promise<{ store: MemoryStore; engine: Memory }> {
+    const store = new MemoryStore();
+    await store.schedules.put({ name: 'broken', definition, next: 0 });
+    const engine = new Memory(store);
+    await engine.schedule('s', { cron: '0 * * * *' }, tick);
+    engine.advance(hour);
+    return { store, engine };
+  }
+
+  it('does not hold up the others, and is logged by the worker', async () => {
+    const { engine } = await withBroken();
+    const error = jest.fn();
+    const worker = await engine.work([tick], { logger: { error } });
+    await until(() => seen.length === 1 && error.mock.calls.length > 0);
+    await worker.close();
+    expect(error.mock.calls.flat()).toContainEqual({ err: expect.objectContaining({ code: 'ERR_INVALID_OPTION' }) });
+  });
+
+  it('fails drain(), after the others were enqueued', async () => {
+    const { engine } = await withBroken();
+    await expect(engine.drain([tick])).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+    expect(engine.enqueued(tick)).toHaveLength(1);
+  });
+});
+
 it('enqueues the task with its options', async () => {
   const engine = memory();
   await engine.schedule(

@@ -6,6 +6,10 @@ import { promisify } from 'node:util';
 import { currentTask, enqueue, type Task, task } from '../../lib/index.js';
 import { memory } from '../../lib/testing/index.js';
 import { MemoryDriver, MemoryStore } from '../../lib/testing/memory-driver.js';
+import { trackTimeouts } from '../fixtures/timeouts.js';
+
+// Takes the timers of the library from globalThis, where they are counted.
+jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 const sendMail = task('send-mail', async (_to: string) => {});
 
@@ -21,6 +25,25 @@ it('tells what was enqueued and has not run, oldest first', async () => {
   expect(() => engine.enqueued((() => {}) as unknown as Task)).toThrow(
     expect.objectContaining({ code: 'ERR_INVALID_TASK' }),
   );
+});
+
+it('opens no timer without work()', async () => {
+  const waiting = trackTimeouts();
+  const setInterval = jest.spyOn(globalThis, 'setInterval');
+  const engine = memory();
+  await engine.enqueue(sendMail, 'ada@example.com');
+  await engine.enqueue(sendMail.with({ delay: 60_000 }), 'grace@example.com');
+  await engine.schedule('s', { cron: '* * * * *' }, sendMail, 'ada@example.com');
+  await engine.list();
+  expect(waiting()).toBe(0);
+  expect(setInterval).not.toHaveBeenCalled();
+
+  // The measure works: a worker has timers.
+  const worker = await engine.work([task('other', () => {})]);
+  expect(waiting()).toBeGreaterThan(0);
+  expect(setInterval).toHaveBeenCalled();
+  await worker.close();
+  expect(waiting()).toBe(0);
 });
 
 it('keeps each engine apart', async () => {

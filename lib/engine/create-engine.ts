@@ -199,7 +199,8 @@ export class Engine implements TaskEngine {
 
   /** Enqueues what the schedules have due. A worker does it by itself. */
   async enqueueDue(): Promise<void> {
-    await this.#schedules.enqueueDue();
+    const { failures } = await this.#schedules.enqueueDue();
+    if (failures.length > 0) throw failures[0];
   }
 
   close(): Promise<void> {

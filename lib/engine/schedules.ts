@@ -110,15 +110,20 @@ export class Schedules {
   readonly #look = AsyncResource.bind(async (): Promise<void> => {
     let next = Number.POSITIVE_INFINITY;
     try {
-      next = await this.enqueueDue();
+      const due = await this.enqueueDue();
+      next = due.next;
+      for (const failure of due.failures) this.#onFailure(failure);
     } catch (error) {
       this.#onFailure(error);
     }
     if (this.#watchedFrom !== undefined) this.#setTimer(Math.min(interval, next - this.#now()));
   });
 
-  /** Enqueues what is due. Resolves with when there is more to do, as far as is known. */
-  async enqueueDue(): Promise<number> {
+  /**
+   * Enqueues what is due. Resolves with when there is more to do, as far as is known. A schedule that fails, because another
+   * version has stored its pattern, say, does not hold up the others.
+   */
+  async enqueueDue(): Promise<{ next: number; failures: unknown[] }> {
     const store = this.#store('schedules()');
     // A look ahead of the interval, so that a slot in it is met at its time.
     const due = await this.#calls.make('the schedules could not be read', (expired) =>
@@ -126,11 +131,9 @@ export class Schedules {
     );
     const advances = due.map((schedule) => this.#advance(store, schedule));
     const results = await Promise.allSettled(advances);
-    // One that fails, because another version has stored its pattern, say, does not hold up the others.
-    for (const result of results) if (result.status === 'rejected') this.#onFailure(result.reason);
-    return Math.min(
-      ...results.map((result) => (result.status === 'fulfilled' ? result.value : Number.POSITIVE_INFINITY)),
-    );
+    const next = results.map((result) => (result.status === 'fulfilled' ? result.value : Number.POSITIVE_INFINITY));
+    const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
+    return { next: Math.min(...next), failures };
   }
 
   async #advance(store: ScheduleStore, schedule: StoredSchedule): Promise<number> {
