@@ -1,55 +1,32 @@
 // Tasks of the SQLite engine whose workers die while they run: which of them are given up, and which had only stood beside.
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import Database from 'better-sqlite3';
-import { type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
-import { currentTask, type TaskEngine, type TaskRecord, task } from '../../lib/index.js';
+import type Database from 'better-sqlite3';
+import type { SqliteOptions } from '../../lib/drivers/sqlite/index.js';
+import { currentTask, type TaskEngine, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
 import { send } from './fixtures/send.js';
+import { over, sqliteFolder } from './fixtures/sqlite-folder.js';
 import { DeadlyWorker } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
 
 jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
 
 describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'tasks-deaths-'));
-  const engines: TaskEngine[] = [];
-  const databases: Database.Database[] = [];
-  let files = 0;
+  const folder = sqliteFolder();
   let path = '';
 
   beforeEach(() => {
-    path = join(directory, `${++files}.db`);
+    path = folder.newPath();
   });
-
-  afterEach(async () => {
-    await Promise.all(engines.splice(0).map((engine) => engine.close()));
-    for (const database of databases.splice(0)) database.close();
-  });
-
-  afterAll(() => rmSync(directory, { recursive: true }));
 
   function open(options: Partial<SqliteOptions> = {}): TaskEngine {
-    const engine = sqlite({ path, pollInterval: 20, lease: 300, ...options } as SqliteOptions);
-    engines.push(engine);
-    return engine;
+    return folder.open({ path, pollInterval: 20, lease: 300, ...options } as SqliteOptions);
   }
 
   function connect(): Database.Database {
-    const database = new Database(path);
-    databases.push(database);
-    return database;
-  }
-
-  async function over(engine: TaskEngine, id: string): Promise<TaskRecord> {
-    for (;;) {
-      const record = await engine.get(id);
-      if (record?.state === 'succeeded' || record?.state === 'failed') return record;
-      await sleep(20);
-    }
+    return folder.connect(path);
   }
 
   /** As workers leave it that die while they run it: once for each number, which says whether it ran alone then. */

@@ -1,47 +1,33 @@
 // The file of the SQLite engine as earlier releases have left it, and as this one makes it.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import Database from 'better-sqlite3';
-import { type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
+import type Database from 'better-sqlite3';
+import type { SqliteOptions } from '../../lib/drivers/sqlite/index.js';
+import { ScheduleTable } from '../../lib/drivers/sqlite/schedule-table.js';
 import { currentTask, type TaskEngine, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
 import { send } from './fixtures/send.js';
 import { makeFileOf010, tasksOf010 } from './fixtures/sqlite-0.1.0.js';
+import { sqliteFolder } from './fixtures/sqlite-folder.js';
 import { describeWith } from './requirements.js';
 
 jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
 
 describeWith({ node: 22 }, 'the table of the SQLite engine', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'tasks-schema-'));
-  const engines: TaskEngine[] = [];
-  const databases: Database.Database[] = [];
-  let files = 0;
+  const folder = sqliteFolder();
   let path = '';
 
   beforeEach(() => {
-    path = join(directory, `${++files}.db`);
+    path = folder.newPath();
   });
-
-  afterEach(async () => {
-    await Promise.all(engines.splice(0).map((engine) => engine.close()));
-    for (const database of databases.splice(0)) database.close();
-  });
-
-  afterAll(() => rmSync(directory, { recursive: true }));
 
   function open(options: SqliteOptions = { path }): TaskEngine {
-    const engine = sqlite(options);
-    engines.push(engine);
-    return engine;
+    return folder.open(options);
   }
 
   function connect(): Database.Database {
-    const database = new Database(path);
-    databases.push(database);
-    return database;
+    return folder.connect(path);
   }
 
   function fileOf010(): Database.Database {
@@ -65,6 +51,20 @@ describeWith({ node: 22 }, 'the table of the SQLite engine', () => {
     expect(state.get()).toBe('behind');
     database.exec("UPDATE background_tasks SET state = 'succeeded', finished_at = 4 WHERE id = 'leader'");
     expect(state.get()).toBe('queued');
+  });
+
+  it('moves a schedule on only as long as it is the one that was read', () => {
+    open();
+    const schedules = new ScheduleTable(connect());
+    const schedule = { name: 's', definition: 'the first', next: 1 };
+    schedules.put(schedule);
+    expect(schedules.advance(schedule, 2)).toBe(true);
+    expect(schedules.advance(schedule, 2)).toBe(false);
+    schedules.put({ ...schedule, definition: 'the second' });
+    expect(schedules.advance(schedule, 2)).toBe(false);
+    expect(schedules.list()).toEqual([{ name: 's', definition: 'the second', next: 1 }]);
+    schedules.delete('s');
+    expect(schedules.advance(schedule, 2)).toBe(false);
   });
 
   describe('of 0.1.0', () => {

@@ -1,46 +1,30 @@
 // What the SQLite engine does besides running tasks: it removes those that are over, and reports those that nobody knows.
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import Database from 'better-sqlite3';
-import { type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
+import type Database from 'better-sqlite3';
+import type { SqliteOptions } from '../../lib/drivers/sqlite/index.js';
 import { type OnError, type TaskEngine, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
 import { send } from './fixtures/send.js';
+import { sqliteFolder } from './fixtures/sqlite-folder.js';
 import { describeWith } from './requirements.js';
 
 jest.mock('../../lib/drivers/sqlite/library', () => require('./fixtures/on-better-sqlite3'));
 
 describeWith({ node: 22 }, 'upkeep of the SQLite engine', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'tasks-upkeep-'));
-  const engines: TaskEngine[] = [];
-  const databases: Database.Database[] = [];
-  let files = 0;
+  const folder = sqliteFolder();
   let path = '';
 
   beforeEach(() => {
-    path = join(directory, `${++files}.db`);
+    path = folder.newPath();
   });
-
-  afterEach(async () => {
-    await Promise.all(engines.splice(0).map((engine) => engine.close()));
-    for (const database of databases.splice(0)) database.close();
-  });
-
-  afterAll(() => rmSync(directory, { recursive: true }));
 
   function open(options: Partial<SqliteOptions> = {}): TaskEngine {
-    const engine = sqlite({ path, lease: 600, pollInterval: 10, ...options } as SqliteOptions);
-    engines.push(engine);
-    return engine;
+    return folder.open({ path, lease: 600, pollInterval: 10, ...options } as SqliteOptions);
   }
 
   function connect(): Database.Database {
-    const database = new Database(path);
-    databases.push(database);
-    return database;
+    return folder.connect(path);
   }
 
   /** Enqueued some time ago, whose names `nameOf` makes of numbers. */

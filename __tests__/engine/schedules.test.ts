@@ -109,6 +109,39 @@ it('with years ends with its last slot', async () => {
   ]);
 });
 
+describe('one that was changed while a worker looked', () => {
+  async function stale(): Promise<{ engine: Memory; lookAgain(): Promise<void> }> {
+    const store = new MemoryStore();
+    const engine = new Memory(store);
+    await engine.schedule('s', { cron: '@hourly' }, tick);
+    const seenBefore = await store.schedules.list();
+    engine.advance(hour);
+    return {
+      engine,
+      lookAgain: async () => {
+        jest.spyOn(store.schedules, 'list').mockResolvedValueOnce(seenBefore);
+        await engine.enqueueDue();
+      },
+    };
+  }
+
+  it('does not come back after unschedule()', async () => {
+    const { engine, lookAgain } = await stale();
+    await engine.unschedule('s');
+    await lookAgain();
+    expect(await engine.schedules()).toEqual([]);
+    expect(engine.enqueued(tick)).toEqual([]);
+  });
+
+  it('keeps its new pattern', async () => {
+    const { engine, lookAgain } = await stale();
+    await engine.schedule('s', { cron: '@daily' }, tick);
+    await lookAgain();
+    expect(await engine.schedules()).toMatchObject([{ cron: '@daily' }]);
+    expect(engine.enqueued(tick)).toEqual([]);
+  });
+});
+
 describe('one that fails', () => {
   const definition = JSON.stringify({ cron: 'of another version', timeZone: 'UTC', message: {} });
 
