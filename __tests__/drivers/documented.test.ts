@@ -26,7 +26,7 @@ describeWith({ node: 24 }, 'the driver of the documentation', () => {
     driver,
     `${code.replace("'express-background-tasks/engine'", `'${entry}'`).replace(/^const engine = .*/m, '')}
     export { open as createEngine };
-    const open = ({ path }: { path: string }) => createEngine(new SmallDriver(path, 1_500));`,
+    const open = ({ path }: { path: string }) => createEngine(new SmallDriver(path, 3_000));`,
   );
 
   afterAll(() => rmSync(directory, { recursive: true }));

@@ -1,6 +1,8 @@
 // The SQLite engine: what only this engine promises. Each part of it has a file of its own beside this one.
 
-import { writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { existsSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Database from 'better-sqlite3';
@@ -19,12 +21,14 @@ jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 if (Number.parseInt(process.versions.node, 10) < 22) {
   it('better-sqlite3 13 on an older Node.js is refused with ERR_ENGINE_UNAVAILABLE, before it ends the process', () => {
-    expect(() => sqlite({ path: 'tasks.db' })).toThrow(
+    const path = join(tmpdir(), `${randomUUID()}.db`);
+    expect(() => sqlite({ path })).toThrow(
       expect.objectContaining({
         code: 'ERR_ENGINE_UNAVAILABLE',
         message: 'sqlite: better-sqlite3 13 needs Node.js 22 or later; on Node.js 20 install better-sqlite3@12',
       }),
     );
+    expect(existsSync(path)).toBe(false);
   });
 }
 

@@ -15,6 +15,7 @@ const longestLog = 16 * 1024 * 1024;
 
 /** Opens the file. If it does not exist, it is created so that only its owner can read it. */
 export function openFile(library: Library, path: string, { isFirst }: { readonly isFirst: boolean }): OwnDatabase {
+  if (isFirst) library(memory, { timeout: 0 }).close(); // Where the library cannot be loaded, no empty file is left behind.
   makePrivate(path);
   const database = library(path, { timeout: isFirst ? patience.first : patience.again });
   try {
