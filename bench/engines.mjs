@@ -1,4 +1,5 @@
-// Measures: how many tasks a second are enqueued, and how many no-op tasks a second a worker ends, on each engine.
+// Measures: how many tasks a second are enqueued, and how many no-op tasks a second a worker ends, on each engine. On sqlite
+// also how long stats() and a page of list() take in a file with 1,200,000 tasks: the event loop is held for as long.
 // Against: for bullmq and pgBoss the same done with the bare library; for sqlite itself, one enqueue at a time against
 // 32, and against 32 rows a commit by better-sqlite3.
 // Fair: the bare library gets the same server, the same argument, the same number of calls under way and the same
@@ -46,6 +47,7 @@ async function benchSqlite() {
     'one at a time': () => enqueueRate(engine, 300, 1),
     [`${underWay} at once`]: () => enqueueRate(engine, 10_000),
     floor: () => insertRate(bare, 10_000),
+    many: () => enqueueManyRate(engine),
   });
   bare.close();
   await engine.close();
@@ -62,6 +64,7 @@ async function benchSqlite() {
     worked.one.push(await workedRate(`${round}.db`, [name]));
     worked.many.push(await workedRate(`${round}, many names.db`, manyNames));
   }
+  const looks = await looksAtMillions(sqlite, Database, join(directory, 'millions.db'));
   rmSync(directory, { recursive: true });
   const ratios = (name) => rates[name].map((rate, round) => rate / rates['one at a time'][round]);
   return [
@@ -69,9 +72,42 @@ async function benchSqlite() {
     compared('the floor: better-sqlite3, 32 rows a commit', 'enqueue, one at a time', ratios('floor')),
     absolute('enqueue on sqlite, one at a time', rates['one at a time']),
     absolute('enqueue on sqlite, 32 at once', rates[`${underWay} at once`]),
+    absolute('enqueueMany on sqlite, 1,000 a call', rates.many, 50_000),
     absolute('no-op tasks worked on sqlite', worked.one, 5000),
     absolute('no-op tasks worked on sqlite, of 1,000 names', worked.many, 10_000),
+    ...looks,
   ];
+}
+
+/** A million tasks that are over, of all three states, and 200,000 that are queued. */
+async function looksAtMillions(sqlite, Database, path) {
+  const engine = sqlite({ path });
+  const bare = new Database(path);
+  const insert = bare.prepare(`
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1200000)
+    INSERT INTO background_tasks (id, name, args, priority, state, run_at, attempts, enqueued_at, started_at, finished_at)
+    SELECT printf('00000000-0000-4000-8000-%012x', n), '${name}', @args, 0,
+      CASE WHEN n > 1000000 THEN 'queued' WHEN n % 100 = 0 THEN 'failed' WHEN n % 100 = 1 THEN 'cancelled' ELSE 'succeeded' END,
+      @now, n <= 1000000, @now, iif(n > 1000000, NULL, @now), iif(n > 1000000, NULL, @now) FROM numbers`);
+  insert.run({ args: JSON.stringify(args), now: Date.now() });
+  bare.close();
+  const looks = {
+    'stats()': () => engine.stats(),
+    'list()': () => engine.list(),
+    'list({ state }), page 100': () => engine.list({ state: 'failed', offset: 5000 }),
+  };
+  const rows = [];
+  for (const [what, look] of Object.entries(looks)) {
+    const values = [];
+    for (let round = 0; round < rounds; round++) {
+      const start = performance.now();
+      await look();
+      values.push(performance.now() - start);
+    }
+    rows.push(rowOf({ what: `${what} on sqlite, 1,200,000 tasks`, unit: 'ms', goal: '≤ 20', values }));
+  }
+  await engine.close();
+  return rows;
 }
 
 /** The rows of {@link enqueueRate}, so many a commit, without a promise. */
@@ -115,7 +151,7 @@ async function benchBullmq() {
     async ours() {
       const queue = `bench-${randomUUID()}`;
       const engine = bullmq({ connection, queue });
-      const rate = [await enqueueRate(engine, count), await workRate(engine, count)];
+      const rate = [await enqueueRate(engine, count), await workRate(engine, count), await enqueueManyRate(engine)];
       await engine.close();
       await remove(new Queue(queue, { connection }));
       return rate;
@@ -123,7 +159,7 @@ async function benchBullmq() {
     bare: () => bare((add) => add()),
     floor: () => bare(withDeadline),
   });
-  return adapterRows('bullmq', 'BullMQ', rates);
+  return [...adapterRows('bullmq', 'BullMQ', rates), manyRow('bullmq', rates)];
 }
 
 async function benchPgBoss() {
@@ -155,8 +191,7 @@ async function benchPgBoss() {
     floor: () => withBoss((boss) => barePgBoss(boss, count, withDeadline)),
   });
   await client.end();
-  const many = rates.ours.map(([, , rate]) => rate);
-  return [...adapterRows('pgBoss', 'pg-boss', rates), absolute('enqueueMany on pgBoss, 1,000 a call', many, 10_000)];
+  return [...adapterRows('pgBoss', 'pg-boss', rates), manyRow('pgBoss', rates)];
 }
 
 async function barePgBoss(boss, count, limit) {
@@ -206,6 +241,11 @@ function adapterRows(engine, library, { ours, bare, floor }) {
       ours.map(([, work]) => work),
     ),
   ];
+}
+
+function manyRow(engine, { ours }) {
+  const rates = ours.map(([, , many]) => many);
+  return absolute(`enqueueMany on ${engine}, 1,000 a call`, rates, 10_000);
 }
 
 function compared(what, against, values, goal) {

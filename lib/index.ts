@@ -20,11 +20,14 @@ export type {
 } from './engine/engine.js';
 export type { TaskMessage } from './engine/message.js';
 export { BackgroundTasksError, type ErrorCode, NonRetryableError } from './errors.js';
+export { cancelTask } from './http/cancel-task.js';
+export { type HealthOptions, taskHealth } from './http/task-health.js';
 export { type StatusOptions, taskStatus } from './http/task-status.js';
 export { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from './middleware.js';
 export type { BackgroundTasks } from './response/background-tasks.js';
 export type { CloseReport } from './response/closing.js';
 export type { Stats } from './response/runner.js';
+export type { TaskSnapshot } from './response/snapshot.js';
 export { after, currentTask, enqueue } from './task/context.js';
 export type { TaskOptions } from './task/options.js';
 export type { ErrorContext, Logger, OnError } from './task/report.js';

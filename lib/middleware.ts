@@ -10,6 +10,7 @@ import { ResponseTasks } from './response/background-tasks.js';
 import type { CloseReport } from './response/closing.js';
 import { Runner, type Stats } from './response/runner.js';
 import type { Settings } from './response/settings.js';
+import type { TaskSnapshot } from './response/snapshot.js';
 import { attemptChecks, readTaskOptions } from './task/options.js';
 import { isLogger, type Logger, type OnError, Reporter } from './task/report.js';
 import type { RetryOptions } from './task/retry.js';
@@ -59,6 +60,8 @@ export interface BackgroundTasksMiddleware extends RequestHandler {
    * Rejects with BackgroundTasksError `ERR_INVALID_OPTION` for bad options.
    */
   close(options?: CloseOptions): Promise<CloseReport>;
+  /** The tasks that run and those that wait, running ones first. For a look at what goes on: with many tasks it takes its time. */
+  list(): TaskSnapshot[];
   /** The counts at this moment. */
   readonly stats: Readonly<Stats>;
 }
@@ -97,7 +100,7 @@ export function backgroundTasks(options: BackgroundTasksOptions = {}): Backgroun
   };
 
   return Object.defineProperty(
-    Object.assign(middleware, { idle: () => runner.idle(), close, stats: runner.stats }),
+    Object.assign(middleware, { idle: () => runner.idle(), close, list: () => runner.list(), stats: runner.stats }),
     'stats',
     { get: () => runner.stats, enumerable: true },
   );

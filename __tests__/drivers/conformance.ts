@@ -515,7 +515,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         });
         await reports.count(1);
         expect(reports.all).toEqual([
-          { error: thrown, context: { task: { id, name: 'conformance.fails', attempt: 1 } } },
+          { error: thrown, context: { task: { id, name: 'conformance.fails', attempt: 1 }, args: [] } },
         ]);
       });
 
@@ -598,7 +598,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           expect(reports.all).toEqual([
             {
               error: expect.objectContaining({ message: 'attempt 3' }),
-              context: { task: { id, name: 'conformance.fails', attempt: 3 } },
+              context: { task: { id, name: 'conformance.fails', attempt: 3 }, args: [] },
             },
           ]);
         });

@@ -87,7 +87,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'on the pg-boss engine,
     expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 5 });
     const error = expect.objectContaining({ code: 'ERR_TASK_ABANDONED' });
     await reports.first(1);
-    expect(reports.all).toEqual([{ error, context: { task: { id, name: 'a', attempt: 5 } } }]);
+    expect(reports.all).toEqual([{ error, context: { task: { id, name: 'a', attempt: 5 }, args: [] } }]);
     expect(runs.all).toEqual([]);
     expect((await send(engine, { name: 'a', args: [], key: 'k' })).id).not.toBe(id);
   });

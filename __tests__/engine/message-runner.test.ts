@@ -314,7 +314,7 @@ describe('reports', () => {
     const onError = jest.fn();
     const boom = new Error('boom');
     new MessageRunner([], { onError }).report(info, boom);
-    expect(onError.mock.calls).toEqual([[boom, { task: info }]]);
+    expect(onError.mock.calls).toEqual([[boom, { task: info, args: [] }]]);
   });
 
   it('go to the logger where there is no onError', async () => {

@@ -1,8 +1,11 @@
 // taskStatus(): what a client may know of a stored task.
 
+import type { ServerResponse } from 'node:http';
 import type { Express } from 'express';
 import { createEngine } from '../../lib/engine/index.js';
-import { type TaskEngine, type TaskRecord, taskStatus } from '../../lib/index.js';
+import { endEarly } from '../../lib/http/open-answers.js';
+import { type TaskEngine, type TaskRecord, task, taskStatus } from '../../lib/index.js';
+import { type MemoryEngine, memory } from '../../lib/testing/index.js';
 import { expresses, serve } from '../fixtures/serve.js';
 
 const times = { enqueuedAt: new Date(1000), startedAt: new Date(2000), finishedAt: new Date(3000) };
@@ -127,12 +130,119 @@ interface StatusResponse {
   status(code: number): { json(body: unknown): void };
 }
 
+describe.each(expresses)('Prefer: wait on Express %s', (_version, express) => {
+  const quick = task('quick', (_secret: string) => ({ made: 1 }));
+  let queue: MemoryEngine;
+  let url: string;
+
+  beforeEach(async () => {
+    queue = memory();
+    const app = express();
+    app.use((_req, res, next) => {
+      open.push(res);
+      next();
+    });
+    app.get('/tasks/:id', taskStatus(queue, { result: true }));
+    app.get('/short/:id', taskStatus(queue, { wait: 1 }));
+    app.get('/none/:id', taskStatus(queue, { wait: 0 }));
+    ({ url } = await serve(app));
+  });
+
+  const open: ServerResponse[] = [];
+
+  afterEach(() => queue.close());
+
+  async function ask(path: string, prefer: string, init: RequestInit = {}): Promise<Waited> {
+    const start = performance.now();
+    const response = await fetch(url + path, { ...init, headers: { Prefer: prefer } });
+    const body = init.method === 'HEAD' ? undefined : await response.json();
+    const { status, headers } = response;
+    const applied = headers.get('preference-applied');
+    return { status, applied, body, retryAfter: headers.get('retry-after'), ms: performance.now() - start };
+  }
+
+  it('waits for the end of the task', async () => {
+    const { id } = await queue.enqueue(quick, 'secret');
+    const answer = ask(`/tasks/${id}`, 'wait=20');
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await queue.drain([quick]);
+    const { status, applied, body, retryAfter } = await answer;
+    expect({ status, applied, retryAfter }).toEqual({ status: 200, applied: 'wait=20', retryAfter: null });
+    expect(body).toMatchObject({ id, state: 'succeeded', result: { made: 1 } });
+    expect(JSON.stringify(body)).not.toContain('secret');
+  });
+
+  it('answers at once where the task is over, unknown, or where nothing is waited for', async () => {
+    const { id } = await queue.enqueue(quick, 'secret');
+    expect(await ask(`/tasks/${id}`, 'wait=0')).toMatchObject({ applied: 'wait=0', body: { state: 'queued' } });
+    expect(await ask(`/none/${id}`, 'wait=10')).toMatchObject({ applied: null, body: { state: 'queued' } });
+    expect(await ask(`/tasks/${id}`, 'respond-async')).toMatchObject({ applied: null, body: { state: 'queued' } });
+    expect((await ask(`/tasks/${id}`, 'wait=10', { method: 'HEAD' })).applied).toBeNull();
+    expect(await ask('/tasks/nobody', 'wait=10')).toMatchObject({ status: 404 });
+    await queue.drain([quick]);
+    expect(await ask(`/tasks/${id}`, 'wait=10')).toMatchObject({ applied: 'wait=10', body: { state: 'succeeded' } });
+  });
+
+  it('answers with what it is after the longest wait', async () => {
+    const { id } = await queue.enqueue(quick, 'secret');
+    const { applied, body, retryAfter, ms } = await ask(`/short/${id}`, 'wait=99999999999999999999');
+    expect({ applied, retryAfter }).toEqual({ applied: 'wait=1', retryAfter: '1' });
+    expect(body).toMatchObject({ state: 'queued' });
+    expect(ms).toBeGreaterThan(900);
+  });
+
+  it('answers 404 where the task is removed meanwhile', async () => {
+    const { id } = await queue.enqueue(quick, 'secret');
+    const answer = ask(`/tasks/${id}`, 'wait=20');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await queue.remove(id);
+    expect(await answer).toMatchObject({ status: 404, body: { error: 'No such task' } });
+  });
+
+  it('answers at once at a shutdown, and not where something else has answered', async () => {
+    const { id } = await queue.enqueue(quick, 'secret');
+    const answer = ask(`/tasks/${id}`, 'wait=20');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    for (const res of open.splice(0)) endEarly(res);
+    expect(await answer).toMatchObject({ status: 200, body: { state: 'queued' } });
+
+    const other = ask(`/tasks/${id}`, 'wait=20');
+    while (open.length === 0) await new Promise(setImmediate);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    for (const res of open.splice(0)) res.writeHead(418).end('{}');
+    expect(await other).toMatchObject({ status: 418 });
+  });
+
+  it('frees all when the client leaves', async () => {
+    const { id } = await queue.enqueue(quick, 'secret');
+    const watch = jest.spyOn(queue, 'watch');
+    const leaving = new AbortController();
+    const answer = fetch(`${url}/tasks/${id}`, { headers: { Prefer: 'wait=20' }, signal: leaving.signal });
+    while (watch.mock.calls.length === 0) await new Promise(setImmediate);
+    leaving.abort();
+    await expect(answer).rejects.toThrow();
+    while (watch.mock.calls[0]?.[1]?.signal?.aborted !== true) await new Promise(setImmediate);
+  });
+});
+
+interface Waited {
+  status: number;
+  applied: string | null;
+  retryAfter: string | null;
+  body: unknown;
+  ms: number;
+}
+
 describe('taskStatus() refuses', () => {
   it.each([
     [undefined, undefined, 'the first argument must be an engine, not undefined'],
     [{ get: async () => undefined }, undefined, 'the first argument must be an engine, not {'],
     [engine, { results: true }, 'taskStatus(): unknown option "results"'],
     [engine, { result: 'yes' }, '"result" must be true or false'],
+    [engine, { wait: -1 }, '"wait" must be whole seconds, from 0 to 86400'],
+    [engine, { wait: 0.5 }, '"wait" must be whole seconds'],
+    [engine, { wait: 30_000_000 }, '"wait" must be whole seconds'],
+    [engine, { wait: '30' }, '"wait" must be whole seconds'],
     [engine, null, 'must be an object'],
   ])('%p with %p', (given, options, text) => {
     expect(() => taskStatus(given as TaskEngine, options as object)).toThrow(

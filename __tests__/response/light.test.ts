@@ -314,6 +314,16 @@ describe('after(), the response gone', () => {
     expect(await called).toEqual({ status: 'succeeded', value: 2 });
   });
 
+  it('lists them without a request', async () => {
+    const gate = deferred();
+    const { middleware, called } = await callLate(() => after(task('waits', () => gate.promise)).id);
+    const ageMs = expect.any(Number);
+    const id = await called;
+    expect(middleware.list()).toMatchObject([{ id, name: 'waits', ageMs, request: undefined }]);
+    gate.resolve();
+    await middleware.idle();
+  });
+
   it('reports and traces them without req and res', async () => {
     const contexts: ErrorContext[] = [];
     const traces: unknown[] = [];
@@ -325,7 +335,7 @@ describe('after(), the response gone', () => {
       const { middleware, called } = await callLate(() => after(failing, 'argument').id, { onError });
       const id = await called;
       await middleware.idle();
-      expect(contexts).toStrictEqual([{ task: { id, name: 'failing', attempt: 1 } }]);
+      expect(contexts).toStrictEqual([{ task: { id, name: 'failing', attempt: 1 }, args: ['argument'] }]);
       expect(traces).toStrictEqual([{ task: { id, name: 'failing', attempt: 1 }, args: ['argument'] }]);
     } finally {
       unsubscribe('tracing:express-background-tasks:task:start', onStart);

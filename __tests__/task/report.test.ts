@@ -257,7 +257,7 @@ describe('onError', () => {
       const { id, name } = res.locals.backgroundTasks.add(function failing() {
         throw error;
       });
-      sent.resolve({ task: { id, name, attempt: 1 }, req, res });
+      sent.resolve({ task: { id, name, attempt: 1 }, args: [], req, res });
       res.send('sent');
     });
     const { url } = await serve(app);
@@ -400,13 +400,14 @@ describe('the default log', () => {
 });
 
 describe('a task without a response', () => {
-  const context: ErrorContext = { task: { id: '1', name: 'sendWelcome', attempt: 1 } };
+  const task = { id: '1', name: 'sendWelcome', attempt: 1 };
+  const context: ErrorContext = { task, args: ['ada@example.com'] };
   const error = new Error('boom');
 
   it('is logged without a request', () => {
     const { logger, records } = keepingLogger();
     expect(new Reporter(logger, undefined).report(error, context)).toBeUndefined();
-    expect(records).toEqual([{ err: error, ...context, message: 'Background task "sendWelcome" failed' }]);
+    expect(records).toEqual([{ err: error, task, message: 'Background task "sendWelcome" failed' }]);
   });
 
   it('is printed without a request', () => {

@@ -76,7 +76,7 @@ it('drain() leaves tasks of other names alone, unreported, and reports those tha
   await engine.enqueue(fails);
   const onError = jest.fn();
   await engine.drain([fails], { onError });
-  expect(onError.mock.calls).toEqual([[error, { task: expect.objectContaining({ name: 'fails' }) }]]);
+  expect(onError.mock.calls).toEqual([[error, { task: expect.objectContaining({ name: 'fails' }), args: [] }]]);
   expect(engine.enqueued(sendMail)).toHaveLength(1);
   await engine.drain([]);
 });

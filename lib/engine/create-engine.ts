@@ -175,9 +175,9 @@ export class Engine implements TaskEngine {
   }
 
   watch(id: string, options: WatchOptions = {}): AsyncIterable<TaskRecord> {
-    checkOptions('watch()', options, { signal: isSignal });
+    checkOptions('watch()', options, { result: isBoolean, signal: isSignal });
     this.#calls.method('find', 'watch()');
-    return this.#watchers.watch(String(id).toLowerCase(), options.signal);
+    return this.#watchers.watch(String(id).toLowerCase(), options);
   }
 
   async schedule<A extends readonly unknown[]>(

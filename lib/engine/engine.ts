@@ -129,6 +129,8 @@ export interface ListFilter extends TaskFilter {
 }
 
 export interface WatchOptions {
+  /** Whether the last record has the result and the arguments, which may be large. Default true. */
+  result?: boolean | undefined;
   /** Ends the iteration when it is aborted. */
   signal?: AbortSignal | undefined;
 }

@@ -29,3 +29,4 @@ export { MessageRunner } from './message-runner.js';
 export type { Progress } from './progress.js';
 export type { AttemptOutcome, StoredMessage } from './run.js';
 export { serializeError, serializeResult } from './serialize.js';
+export type { ReportedTask } from './worker-reports.js';

@@ -2,7 +2,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { setTimeout } from '../clock.js';
-import { isOver, type TaskRecord } from './engine.js';
+import { isOver, type TaskRecord, type WatchOptions } from './engine.js';
 
 /** Between two looks, in ms. What a task reports is to be seen within a second, and waits for half of one in its worker. */
 const interval = 400;
@@ -18,7 +18,7 @@ export class Watchers {
     this.#find = find;
   }
 
-  async *watch(id: string, signal: AbortSignal | undefined): AsyncGenerator<TaskRecord, void, void> {
+  async *watch(id: string, { signal, result = true }: WatchOptions): AsyncGenerator<TaskRecord, void, void> {
     const watcher = new Watcher();
     const onAbort = (): void => watcher.tell({ record: undefined });
     signal?.addEventListener('abort', onAbort);
@@ -29,7 +29,7 @@ export class Watchers {
         const record = await watcher.next();
         if (record === undefined) return;
         if (isOver(record.state)) {
-          const [whole = record] = await this.#find([id], true);
+          const [whole = record] = result ? await this.#find([id], true) : [record];
           yield whole;
           if (isOver(whole.state)) return; // Else it was queued anew.
         }

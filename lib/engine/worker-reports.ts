@@ -5,6 +5,11 @@ import { BackgroundTasksError } from '../errors.js';
 import type { Reporter } from '../task/report.js';
 import type { TaskInfo } from '../task/types.js';
 
+export interface ReportedTask extends TaskInfo {
+  /** JSON of its arguments, if they were read. */
+  readonly json?: string | undefined;
+}
+
 export abstract class WorkerReports {
   readonly #reporter: Reporter;
   readonly #open = new Set<Promise<void>>();
@@ -18,15 +23,15 @@ export abstract class WorkerReports {
   }
 
   /** For a task that failed for good, or that no worker knows. */
-  report({ id, name, attempt }: TaskInfo, error: unknown): void {
-    this.#track(() => this.#reporter.report(error, { task: { id, name, attempt } }));
+  report({ id, name, attempt, json }: ReportedTask, error: unknown): void {
+    this.#track(() => this.#reporter.report(error, { task: { id, name, attempt }, args: argsOf(json) }));
   }
 
   /**
    * For a task that this worker does not know: reported once, however often the worker meets it. An `onError` hears of each; a
    * logger gets a line for each name, and at most once a minute how many more there were.
    */
-  reportUnknown(info: TaskInfo): void {
+  reportUnknown(info: ReportedTask): void {
     if (this.#unknown.has(info.id)) return;
     if (this.#unknown.size === mostUnknown) this.#unknown.clear();
     this.#unknown.add(info.id);
@@ -74,6 +79,16 @@ export abstract class WorkerReports {
     if (pending === undefined) return;
     this.#open.add(pending);
     void pending.then(() => this.#open.delete(pending));
+  }
+}
+
+/** Somebody else may have changed what is stored. */
+function argsOf(json = '[]'): readonly unknown[] {
+  try {
+    const args: unknown = JSON.parse(json);
+    return Array.isArray(args) ? args : [];
+  } catch {
+    return [];
   }
 }
 

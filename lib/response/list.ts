@@ -19,6 +19,7 @@ import { Queue, type Queueable } from './queue.js';
 import type { Failure, Reports } from './reports.js';
 import { Run, type RunOwner } from './run.js';
 import type { Settings } from './settings.js';
+import { snapshotsOf, type TaskSnapshot } from './snapshot.js';
 
 /** Where code of the response runs outside of its tasks. */
 export interface ResponseScope extends Scope {
@@ -163,6 +164,11 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
     }
   }
 
+  /** Of its tasks that have not ended, the running one first. */
+  snapshots(now: number): Iterable<TaskSnapshot> {
+    return snapshotsOf(runOf(this.#state), this.#tasks, this.req, now);
+  }
+
   isRunning(attempt: Attempt): boolean {
     return this.#state.is === 'running' && this.#state.attempt === attempt;
   }
@@ -224,7 +230,6 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
     if ('error' in answer) {
       this.#fail(task, 0, answer.error);
     } else if (answer.isWanted) {
-      task.begin();
       this.#runner.began();
       this.#attempt(new Run(this, task, settings));
     } else {
@@ -281,8 +286,7 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
 
   #fail(task: AddedTask, attempts: number, error: unknown): void {
     const { settings, reports } = this.#runner;
-    const call = this.#settle(task, 'failed', error);
-    const failure = { call, task: task.info(attempts), error };
+    const failure = { call: this.#settle(task, 'failed', error), task: task.info(attempts), error };
     if (settings.stopOnError && !this.#tasks.isEmpty) {
       this.#state = { is: 'stopping', failure };
       reports.begin(this);

@@ -18,6 +18,10 @@ export class Queue<T extends Queueable<T>> {
     return this.#head;
   }
 
+  *[Symbol.iterator](): Generator<T, void, void> {
+    for (let value = this.#head; value !== undefined; value = value.next) yield value;
+  }
+
   push(value: T): void {
     if (this.#tail === undefined) this.#head = value;
     else this.#tail.next = value;

@@ -39,7 +39,7 @@ export class Reports {
   /** Reports in the context of the task's add(), so that a logger finds the AsyncLocalStorage stores of its request. */
   report(list: FailedList, { task, error, call }: Failure): void {
     const { req, res } = list;
-    const context = { task, ...(req && { req }), ...(res && { res }) };
+    const context = { task, args: call.args, ...(req && { req }), ...(res && { res }) };
     const here = new ReportScope(this, list.scope);
     const pending = call.outside(here, () => this.#reporter.report(error, context));
     void this.#follow(list, pending, here);

@@ -20,12 +20,16 @@ export class Run implements AttemptOwner {
   /** What the last attempt failed with. It has not been reported, so it becomes the cause if the task is abandoned. */
   failure: { readonly cause: unknown } | undefined = undefined;
   isCancelled = false;
+  /** When its task was added, by the monotonic clock. */
+  readonly addedAt: number;
 
+  /** Begins a task that is pending. */
   constructor(
     readonly owner: RunOwner,
     readonly task: AddedTask,
     readonly settings: TaskSettings,
   ) {
+    this.addedAt = task.begin();
     this.attempt = new Attempt(task.identity, 1, owner.scope);
   }
 

@@ -1,7 +1,7 @@
 // Decides which response's list goes on when: slots, time slices, idle() and close(). A list decides what happens to its tasks.
 
 import { AsyncResource } from 'node:async_hooks';
-import { setImmediate } from '../clock.js';
+import { monotonicTime, setImmediate } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { Attempt } from '../task/attempt.js';
 import { type Scope, scope } from '../task/scope.js';
@@ -13,6 +13,7 @@ import type { ListRunner, TaskList } from './list.js';
 import { Queue } from './queue.js';
 import { ReportScope, Reports } from './reports.js';
 import type { Settings } from './settings.js';
+import type { TaskSnapshot } from './snapshot.js';
 import { type Caller, Waiters } from './waiters.js';
 
 /** How many tasks are pending and running at this moment, and how many have ended in which way since the start. */
@@ -137,6 +138,14 @@ export class Runner implements ListRunner, Closable {
 
   isSliceOver(): boolean {
     return this.#givingUp !== undefined || this.#slice.isOver();
+  }
+
+  /** What has not ended: all that run, then all that wait, each in the order of their responses. */
+  list(): TaskSnapshot[] {
+    const now = monotonicTime();
+    const all = this.live.toArray().flatMap((list) => [...list.snapshots(now)]);
+    const isRunning = ({ status }: TaskSnapshot): boolean => status === 'running';
+    return [...all.filter(isRunning), ...all.filter((snapshot) => !isRunning(snapshot))];
   }
 
   idle(): Promise<void> {

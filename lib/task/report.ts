@@ -13,6 +13,8 @@ export interface Logger {
 /** What is known about the place where a task failed. */
 export interface ErrorContext {
   task: TaskInfo;
+  /** What the task was called with. Empty for a task that no worker knows. The logger does not get them. */
+  args: readonly unknown[];
   /** Absent where no response belongs to the task: in a worker. */
   req?: Request;
   res?: Response;
@@ -140,6 +142,6 @@ function thrown(error: unknown): string {
 }
 
 /** Without the query string, which may hold secrets. Outside of Express there is no `originalUrl`. */
-function describeRequest(req: Pick<Request, 'method' | 'url'> & Partial<Request>): string {
+export function describeRequest(req: Pick<Request, 'method' | 'url'> & Partial<Request>): string {
   return `${req.method} ${req.originalUrl ?? req.url}`.replace(/\?.*/s, '');
 }

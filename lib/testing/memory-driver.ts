@@ -240,7 +240,8 @@ class MemoryWorker implements DriverWorker {
           table.putBack(row, this.#store.now() + outcome.retryIn);
         } else {
           table.end(row, 'failed');
-          this.#runner.report({ id: row.message.id, name: row.message.name, attempt: row.attempts }, outcome.error);
+          const { id, name, json } = row.message;
+          this.#runner.report({ id, name, attempt: row.attempts, json }, outcome.error);
         }
         break;
       case 'cancelled':

@@ -67,7 +67,7 @@ export class BullmqWorker implements DriverWorker {
     this.#worker.on('error', () => {}); // BullMQ needs a listener. Why a start fails the connection knows.
     this.#worker.on('failed', (job, error) => {
       if (job?.finishedOn === undefined) return;
-      const info = { id: job.id ?? '', name: job.name, attempt: attemptOf(job) };
+      const info = { id: job.id ?? '', name: job.name, attempt: attemptOf(job), json: job.data?.args };
       const teller = 'runner' in error && error.runner instanceof MessageRunner ? error.runner : runner;
       teller.report(info, 'cause' in error ? error.cause : error);
     });

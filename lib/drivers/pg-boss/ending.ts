@@ -2,12 +2,12 @@
 
 import type { AttemptOutcome } from '../../engine/run.js';
 import { serializeResult } from '../../engine/serialize.js';
-import type { TaskInfo } from '../../task/types.js';
+import type { ReportedTask } from '../../engine/worker-reports.js';
 import { type Counters, deathsOf, type StoredMessage, type TakenJob } from './job.js';
 
 export type Ending =
   | { readonly kind: 'completed'; readonly result: string | undefined }
-  | { readonly kind: 'failed'; readonly info: TaskInfo; readonly error: unknown; readonly counters?: Counters }
+  | { readonly kind: 'failed'; readonly info: ReportedTask; readonly error: unknown; readonly counters?: Counters }
   | { readonly kind: 'cancelled' }
   | PutBack;
 
@@ -22,7 +22,7 @@ interface PutBack {
   readonly error?: unknown;
 }
 
-export function endingOf(job: TakenJob, data: StoredMessage, info: TaskInfo, outcome: AttemptOutcome): Ending {
+export function endingOf(job: TakenJob, data: StoredMessage, info: ReportedTask, outcome: AttemptOutcome): Ending {
   const { failed = 0, dropped = 0, alone = 0 } = data;
   switch (outcome.state) {
     case 'succeeded':

@@ -2,7 +2,7 @@
 
 import { nextTurn, sleep } from '../../clock.js';
 import { serializeError } from '../../engine/serialize.js';
-import type { TaskInfo } from '../../task/types.js';
+import type { ReportedTask } from '../../engine/worker-reports.js';
 import { type Output, queue } from './boss.js';
 import type { Ending } from './ending.js';
 import type { Inserts } from './inserts.js';
@@ -31,7 +31,7 @@ interface WrittenJob {
 export class Endings {
   readonly #table: JobTable;
   readonly #inserts: Inserts;
-  readonly #report: (info: TaskInfo, error: unknown) => void;
+  readonly #report: (info: ReportedTask, error: unknown) => void;
   readonly #onReleased: () => void;
   /** Those that end in this turn of the event loop, which one statement writes. */
   #ended: EndedJob[] = [];
@@ -42,7 +42,7 @@ export class Endings {
   constructor(
     table: JobTable,
     inserts: Inserts,
-    report: (info: TaskInfo, error: unknown) => void,
+    report: (info: ReportedTask, error: unknown) => void,
     onReleased: () => void,
   ) {
     this.#table = table;

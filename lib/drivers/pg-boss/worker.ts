@@ -204,7 +204,7 @@ export class PgBossWorker implements DriverWorker {
       throw new TypeError('The job is no task of this library');
     }
     const { name, args, timeout, unused = 0, alone = 0 } = data;
-    const info = { id, name, attempt: attemptOf(retryCount, unused) };
+    const info = { id, name, attempt: attemptOf(retryCount, unused), json: args };
     if (this.#isStopped || job.groupTier === cancelledTier) return asIfNotTaken(job);
     if (!this.#runner.knows(name)) {
       if (job.groupId !== name && !this.#runner.isKnownHere(name)) this.#runner.reportUnknown(info);

@@ -3,15 +3,15 @@
 import { wallClockTime } from '../../clock.js';
 import { givenUpError, isGivenUp } from '../../engine/deaths.js';
 import { serializeError } from '../../engine/serialize.js';
+import type { ReportedTask } from '../../engine/worker-reports.js';
 import type { BackgroundTasksError } from '../../errors.js';
-import type { TaskInfo } from '../../task/types.js';
 import { prepare, type SqliteDatabase } from './database.js';
 import type { OverdueLease } from './lease.js';
 import { attemptOf, unlessMarked } from './table.js';
 
 /** A task whose workers died too often. */
 export interface GivenUpTask {
-  readonly info: TaskInfo;
+  readonly info: ReportedTask;
   readonly error: BackgroundTasksError;
 }
 
@@ -55,9 +55,9 @@ export class LeaseTable {
     );
     const freed = 'lost = lost + 1, worker = NULL, lease_until = NULL, lease = NULL';
     this.#release = prepare(database, `UPDATE background_tasks SET ${unlessMarked('queued')}, ${freed} WHERE seq = ?`);
-    this.#giveUp = prepare(
+    this.#giveUp = prepare<{ args: string }>(
       database,
-      `UPDATE background_tasks SET state = 'failed', error = ?, finished_at = ?, ${freed} WHERE seq = ?`,
+      `UPDATE background_tasks SET state = 'failed', error = ?, finished_at = ?, ${freed} WHERE seq = ? RETURNING args`,
     );
   }
 
@@ -84,8 +84,8 @@ export class LeaseTable {
     for (const { seq, timesAlone, ...task } of this.#lost.all({ worker, until })) {
       if (isGivenUp(timesAlone)) {
         const error = givenUpError(task.name, timesAlone);
-        this.#giveUp.run(JSON.stringify(serializeError(error)), wallClockTime(), seq);
-        givenUp.push({ info: { id: task.id, name: task.name, attempt: attemptOf(task) }, error });
+        const row = this.#giveUp.get(JSON.stringify(serializeError(error)), wallClockTime(), seq);
+        givenUp.push({ info: { id: task.id, name: task.name, attempt: attemptOf(task), json: row?.args }, error });
       } else {
         this.#release.run(wallClockTime(), seq);
       }

@@ -182,7 +182,8 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
     // Other workers may take this task now, or any task again.
     if (outcome.state === 'dropped' || outcome.state === 'unused' || isSuspect(task.lost)) this.#settings.onTakeable();
     if (!isOurs || outcome.state !== 'failed' || outcome.retryIn !== undefined) return;
-    this.runner.report({ id: task.id, name: task.name, attempt: attemptOf(task) }, outcome.error);
+    const info = { id: task.id, name: task.name, attempt: attemptOf(task), json: task.args };
+    this.runner.report(info, outcome.error);
   }
 
   async #attempt(task: TakenTask, beginAlone: (() => Promise<boolean>) | undefined): Promise<AttemptOutcome> {

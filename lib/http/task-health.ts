@@ -1,0 +1,88 @@
+// taskHealth(): the route that a probe asks whether stored tasks are worked.
+
+import type { RequestHandler } from 'express';
+import { wallClockTime } from '../clock.js';
+import { type EngineStats, isEngine, type TaskEngine, type TaskWorker } from '../engine/engine.js';
+import { BackgroundTasksError } from '../errors.js';
+import { isObject } from '../foreign-value.js';
+import { type Check, type Checks, checkOptions, isDelay } from '../options.js';
+
+export interface HealthOptions {
+  /** Its store has to answer. */
+  engine?: TaskEngine | undefined;
+  /** Each of them has to look for tasks. The array is read at each request: workers may be added to it later. */
+  workers?: readonly TaskWorker[] | undefined;
+  /** For how long a task that may run may wait for a worker, in ms. Needs `engine`. Default: as long as it likes. */
+  maxLag?: number | undefined;
+}
+
+/**
+ * Returns a handler for a readiness or liveness probe. It answers with 200 or 503 and `{ healthy, reasons }`. A store that is
+ * out of reach, a worker that no longer looks for tasks, and tasks that wait for longer than `maxLag` are reasons. How long
+ * tasks run is none.
+ *
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for invalid options.
+ * @example
+ * app.get('/health', taskHealth({ engine, workers: [worker], maxLag: 60_000 }));
+ */
+export function taskHealth(options: HealthOptions): RequestHandler {
+  checkOptions('taskHealth()', options, checks);
+  const { engine, workers = [], maxLag = Number.POSITIVE_INFINITY } = options;
+  if (engine === undefined && (options.workers === undefined || options.maxLag !== undefined)) {
+    const message = `taskHealth(): ${options.maxLag === undefined ? 'give it "engine" or "workers"' : '"maxLag" needs "engine"'}`;
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', message);
+  }
+  /** Probes that come at the same time share one look at the store. */
+  let looking: Promise<string | undefined> | undefined;
+
+  return async (_req, res, next) => {
+    try {
+      looking ??=
+        engine &&
+        lookAt(engine, maxLag).finally(() => {
+          looking = undefined;
+        });
+      const reasons = workers.flatMap((worker) => worker.health().reason ?? []);
+      const reason = await looking;
+      if (reason !== undefined) reasons.unshift(reason);
+      if (res.headersSent) return;
+      const healthy = reasons.length === 0;
+      res.set('Cache-Control', 'no-store');
+      res.status(healthy ? 200 : 503).json({ healthy, reasons: [...new Set(reasons)] });
+    } catch (error) {
+      next(error); // Express 4 does not await a handler.
+    }
+  };
+}
+
+/** Returns what is wrong. */
+async function lookAt(engine: TaskEngine, maxLag: number): Promise<string | undefined> {
+  try {
+    const { oldestDueAt } = await statsOf(engine, maxLag);
+    const lag = oldestDueAt === undefined ? 0 : wallClockTime() - oldestDueAt.getTime();
+    if (oldestDueAt === undefined || lag <= maxLag) return undefined;
+    return `tasks have waited for a worker since ${oldestDueAt.toISOString()}, for ${Math.round(lag / 1000)} seconds`;
+  } catch (error) {
+    return error instanceof Error ? error.message : 'the store does not answer';
+  }
+}
+
+/** An engine that cannot count can at least tell whether its store answers. */
+async function statsOf(engine: TaskEngine, maxLag: number): Promise<Pick<EngineStats, 'oldestDueAt'>> {
+  try {
+    return await engine.stats();
+  } catch (error) {
+    const cannotCount = error instanceof BackgroundTasksError && error.code === 'ERR_INVALID_OPTION';
+    if (!cannotCount || maxLag !== Number.POSITIVE_INFINITY) throw error;
+    await engine.ready();
+    return {};
+  }
+}
+
+const areWorkers: Check = (value) =>
+  Array.isArray(value) &&
+  value.every((worker) => isObject(worker) && typeof Reflect.get(worker, 'health') === 'function')
+    ? undefined
+    : 'an array of workers, as work() resolves with';
+
+const checks: Checks<HealthOptions> = { engine: isEngine, workers: areWorkers, maxLag: isDelay };
