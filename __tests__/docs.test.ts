@@ -35,7 +35,7 @@ function blockWith(file: string, text: string): string {
 
 /** What the documentation leaves out, since each reader has it: an app, a logger, a database. */
 const preamble = `
-import type { Express } from 'express';
+import type { Express, RequestHandler } from 'express';
 import type { Logger as PinoLogger } from 'pino';
 import type { BackgroundTasksMiddleware, TaskHandle } from 'express-background-tasks';
 
@@ -44,6 +44,7 @@ declare global {
   const app: Express;
   const tasks: BackgroundTasksMiddleware;
   const logger: PinoLogger;
+  const mayAsk: RequestHandler;
   const url: string;
   const sentMails: string[];
   const reports: Map<string, TaskHandle>;
