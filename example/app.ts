@@ -26,8 +26,10 @@ export function makeApp(logFile: string, { pause = 500, ...options }: ExampleOpt
   const tasks = backgroundTasks(options);
   app.use(tasks);
 
-  app.get('/', (_req, res) => {
-    res.json({ notifications });
+  app.get('/', (req, res) => {
+    res.vary('Accept');
+    if (req.accepts(['json', 'html']) === 'html') res.sendFile('page.html', { root: __dirname });
+    else res.json({ notifications });
   });
 
   app.use('/send-notification', logQuery);

@@ -34,7 +34,7 @@ async function main(): Promise<void> {
   server.listen(Number(PORT), () => {
     const address = server.address();
     const url = `http://localhost:${typeof address === 'object' ? address?.port : PORT}`;
-    console.log(`Listening on ${url}, writing to ${logFile}. Try:
+    console.log(`Listening on ${url}: open it in a browser. Writes to ${logFile}. Try:
 ${engine === undefined ? notifications(url) + noUploads : notifications(url) + uploads(url)}
   kill -TERM ${process.pid}    # or Ctrl+C: stops when the tasks have ended`);
   });
