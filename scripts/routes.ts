@@ -40,15 +40,13 @@ async function main(): Promise<void> {
   const app = express();
   app.get('/tasks/:id', taskStatus(engine));
   app.get('/object', (_req, res) => {
-    res
-      .set('Cache-Control', 'no-store')
-      .json({
-        id: '0190a9f2-6f3c-7c3e-9d5b-1f0c2f8a7b11',
-        name: 'note',
-        state: 'succeeded',
-        attempts: 1,
-        times: Array(3).fill(new Date()),
-      });
+    res.set('Cache-Control', 'no-store').json({
+      id: '0190a9f2-6f3c-7c3e-9d5b-1f0c2f8a7b11',
+      name: 'note',
+      state: 'succeeded',
+      attempts: 1,
+      times: Array(3).fill(new Date()),
+    });
   });
   const server = createServer(app).listen(0, '127.0.0.1');
   await once(server, 'listening');
