@@ -13,6 +13,9 @@ const patience = { first: 5000, again: 50 };
 /** The log is truncated to this many bytes after a checkpoint. Otherwise it would keep its largest size. */
 const longestLog = 16 * 1024 * 1024;
 
+/** In KiB, as better-sqlite3 has it. With the 2 MB of node:sqlite, counting a million tasks takes twice as long. */
+const cacheSize = 16_000;
+
 /** Opens the file. If it does not exist, it is created so that only its owner can read it. */
 export function openFile(library: Library, path: string, { isFirst }: { readonly isFirst: boolean }): OwnDatabase {
   if (isFirst) library(memory, { timeout: 0 }).close(); // Where the library cannot be loaded, no empty file is left behind.
@@ -20,6 +23,7 @@ export function openFile(library: Library, path: string, { isFirst }: { readonly
   const database = library(path, { timeout: isFirst ? patience.first : patience.again });
   try {
     database.exec('PRAGMA journal_mode = WAL');
+    database.exec(`PRAGMA cache_size = -${cacheSize}`);
     database.exec(`PRAGMA journal_size_limit = ${longestLog}`);
     migrate(database);
     // From here on, waiting for a lock does not block the event loop.
