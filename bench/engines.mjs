@@ -52,17 +52,26 @@ async function benchSqlite() {
   bare.close();
   await engine.close();
 
-  const worked = { one: [], many: [] };
-  const workedRate = async (path, names) => {
-    const other = sqlite({ path: join(directory, path) });
-    await enqueueRate(other, 10_000, underWay, names);
+  const worked = { one: [], many: [], other: [] };
+  const workedRate = async (options, names) => {
+    const other = sqlite(options);
+    const enqueued = await enqueueRate(other, 10_000, underWay, names);
     const rate = await workRate(other, 10_000, names);
     await other.close();
-    return rate;
+    return [enqueued, rate];
+  };
+  const onBetterSqlite3 = async (path) => {
+    const database = new Database(path);
+    database.pragma('journal_mode = WAL');
+    database.pragma('synchronous = FULL');
+    const worked = await workedRate({ database }, [name]);
+    database.close();
+    return worked;
   };
   for (let round = 0; round < rounds; round++) {
-    worked.one.push(await workedRate(`${round}.db`, [name]));
-    worked.many.push(await workedRate(`${round}, many names.db`, manyNames));
+    worked.one.push(await workedRate({ path: join(directory, `${round}.db`) }, [name]));
+    worked.many.push(await workedRate({ path: join(directory, `${round}, many names.db`) }, manyNames));
+    worked.other.push(await onBetterSqlite3(join(directory, `${round}, better-sqlite3.db`)));
   }
   const looks = await looksAtMillions(sqlite, Database, join(directory, 'millions.db'));
   rmSync(directory, { recursive: true });
@@ -73,10 +82,21 @@ async function benchSqlite() {
     absolute('enqueue on sqlite, one at a time', rates['one at a time']),
     absolute('enqueue on sqlite, 32 at once', rates[`${underWay} at once`]),
     absolute('enqueueMany on sqlite, 1,000 a call', rates.many, 50_000),
-    absolute('no-op tasks worked on sqlite', worked.one, 5000),
-    absolute('no-op tasks worked on sqlite, of 1,000 names', worked.many, 10_000),
+    absolute('no-op tasks worked on sqlite', workedOf(worked.one), 5000),
+    absolute('no-op tasks worked on sqlite, of 1,000 names', workedOf(worked.many), 10_000),
+    compared('enqueue on better-sqlite3, 32 at once', 'node:sqlite', ratiosOf(worked, 0)),
+    compared('no-op tasks worked on better-sqlite3', 'node:sqlite', ratiosOf(worked, 1)),
     ...looks,
   ];
+}
+
+function workedOf(rounds) {
+  return rounds.map(([, worked]) => worked);
+}
+
+/** Of the two libraries, round by round. */
+function ratiosOf({ one, other }, index) {
+  return other.map((rates, round) => rates[index] / one[round][index]);
 }
 
 /** A million tasks that are over, of all three states, and 200,000 that are queued. */
