@@ -65,8 +65,8 @@ describe('the package', () => {
     const expected = [
       /^(LICENSE|(README|CHANGELOG)\.md|package\.json)$/,
       /^dist\/[\w/-]+\.m?(js|d\.m?ts)$/,
-      /^docs\/([\w-]+\.md|charts\/\w+\.svg)$/,
-      /^example\/[\w-]+\.ts$/,
+      /^docs\/([\w-]+\.(md|png)|charts\/\w+\.svg)$/,
+      /^example\/[\w-]+\.(ts|html)$/,
     ];
     expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([]);
   });
