@@ -81,7 +81,7 @@ describeWith({ server: ['Redis', 6379] }, 'on the BullMQ engine, a task whose wo
     await engine.work([task('a', runs.note)], { onError: (error, context) => errors.note({ error, context }) });
     expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 5 });
     const error = expect.objectContaining({ code: 'ERR_TASK_ABANDONED' });
-    expect(await errors.first(1)).toEqual([{ error, context: { task: { id, name: 'a', attempt: 5 } } }]);
+    expect(await errors.first(1)).toEqual([{ error, context: { task: { id, name: 'a', attempt: 5 }, args: [] } }]);
     expect(runs.all).toEqual([]);
     expect((await send(engine, { name: 'a', args: [], key: 'k' })).id).not.toBe(id);
   });

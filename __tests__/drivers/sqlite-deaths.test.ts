@@ -63,7 +63,7 @@ describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () 
     expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 5 });
     const error = expect.objectContaining({ code: 'ERR_TASK_ABANDONED' });
     while (errors.length === 0) await sleep(10);
-    expect(errors).toEqual([{ error, context: { task: { id, name: 'a', attempt: 5 } } }]);
+    expect(errors).toEqual([{ error, context: { task: { id, name: 'a', attempt: 5 }, args: [] } }]);
     expect((await send(engine, { name: 'a', args: [], key: 'k' })).id).not.toBe(id);
   });
 
