@@ -95,7 +95,9 @@ describe('the TypeScript code', () => {
     options.paths = {
       'express-background-tasks': [join(root, 'lib/index.ts')],
       'express-background-tasks/engine': [join(root, 'lib/engine/index.ts')],
+      'express-background-tasks/bull-board': [join(root, 'lib/bull-board/index.ts')],
       'express-background-tasks/testing': [join(root, 'lib/testing/index.ts')],
+      'express-background-tasks/shutdown': [join(root, 'lib/shutdown/index.ts')],
       'express-background-tasks/*': [join(root, 'lib/drivers/*/index.ts')],
     };
     const host = ts.createCompilerHost(options);
@@ -216,15 +218,6 @@ describe('README.md', () => {
 
   it('has the commands for development, each on a line of its own', () => {
     expect(read('README.md')).toContain('\n## Development\n\n```sh\nnpm ci && npm run demo\nnpm ci && npm test\n```\n');
-  });
-});
-
-describe('docs/production.md', () => {
-  it('stops its server as the example does, which the tests of the shutdown run', () => {
-    const [server] =
-      read('example/stoppable-server.ts').match(/(?<= {2}const server = createServer\().*?(?=^ {2}\}\);)/ms) ?? [];
-    expect(server).toContain('writeHead');
-    expect(blockWith('docs/production.md', 'closeWithGrace')).toContain(server?.replace(/^ {2}/gm, ''));
   });
 });
 

@@ -7,6 +7,7 @@ import { makeApp } from '../example/app.js';
 import { analyseUpload } from '../example/uploads.js';
 import type { TaskEngine } from '../lib/index.js';
 import { createEngine } from './drivers/fixtures/sqlite.js';
+import { reaches } from './drivers/fixtures/suite-tools.js';
 import { describeWith } from './drivers/requirements.js';
 import { chromiumRuns, type OpenPage, openPage } from './fixtures/browser.js';
 import { type Served, serve } from './fixtures/serve.js';
@@ -69,5 +70,21 @@ describeWith({ node: 22, program: chromiumRuns }, 'the page of the example', () 
     await other.page.locator('li', { hasText: 'cancelled' }).first().waitFor();
     await other.page.close();
     expect(other.errors).toEqual([]);
+  }, 60_000);
+
+  it('leads to a board, on which a failed upload is tried again', async () => {
+    const { page } = opened;
+    const worker = await engine.work([analyseUpload], { onError: () => {} });
+    await page.click('[data-sample=broken]');
+    await page.locator('li', { hasText: 'broken.csv' }).locator('text=failed').waitFor();
+    await worker.close();
+    const [{ id } = { id: '' }] = await engine.list({ state: 'failed' });
+    await page.click('text=all tasks on a board');
+    await page.locator('text=After a response').first().waitFor();
+    await page.goto(`${served.url}/admin/queue/stored?status=failed`);
+    await page.locator('a', { hasText: id }).waitFor();
+    await page.click('text=Retry all');
+    await page.click('text=Confirm');
+    await reaches(engine, id, ({ state }) => state === 'queued');
   }, 60_000);
 });

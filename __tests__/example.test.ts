@@ -4,6 +4,7 @@ import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { appendFile, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -224,6 +225,18 @@ describe('the server of the example', () => {
     }
   }
 
+  async function stoppedListening(): Promise<void> {
+    for (;;) {
+      const attempt = connect(Number(new URL(url).port), 'localhost');
+      try {
+        await once(attempt, 'connect');
+        attempt.destroy();
+      } catch {
+        return;
+      }
+    }
+  }
+
   async function exited(): Promise<void> {
     const [code, signal] = await once(server, 'close');
     expect({ code, signal, output }).toEqual({ code: 0, signal: null, output });
@@ -260,7 +273,7 @@ describe('the server of the example', () => {
     // Its answer says that the server has read what came before it.
     await (await fetch(url)).text();
     server.kill('SIGTERM');
-    await printed('SIGTERM: letting');
+    await stoppedListening();
     socket.write('host\r\n\r\n');
     await Promise.all([once(socket, 'close'), exited()]);
 

@@ -5,6 +5,7 @@ import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express, { type Express, type RequestHandler } from 'express';
 import { type BackgroundTasksMiddleware, type BackgroundTasksOptions, backgroundTasks } from 'express-background-tasks';
+import { board } from './board.js';
 import { uploads } from './uploads.js';
 
 export interface ExampleOptions extends BackgroundTasksOptions {
@@ -40,7 +41,7 @@ export function makeApp(logFile: string, { pause = 500, ...options }: ExampleOpt
   });
 
   const { engine } = options;
-  if (engine !== undefined) app.use(uploads(dirname(logFile), engine));
+  if (engine !== undefined) app.use(uploads(dirname(logFile), engine), board('/admin', engine, tasks));
 
   return { app, tasks };
 

@@ -3,10 +3,9 @@
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import closeWithGrace from 'close-with-grace';
+import { gracefulShutdown } from 'express-background-tasks/shutdown';
 import { makeApp } from './app.js';
 import { openEngine } from './engine.js';
-import { createStoppableServer, stopServer } from './stoppable-server.js';
 import { analyseUpload } from './uploads.js';
 
 const { PORT = '3000', LOG_FILE: logFile = join(mkdtempSync(join(tmpdir(), 'background-tasks-')), 'log.txt') } =
@@ -16,29 +15,29 @@ const tasksFile = join(dirname(logFile), 'tasks.db');
 async function main(): Promise<void> {
   const engine = await openEngine(tasksFile);
   const { app, tasks } = makeApp(logFile, { ...(engine && { engine }) });
-  const worker = await engine?.work([analyseUpload]);
+  const workers = engine === undefined ? [] : [await engine.work([analyseUpload])];
 
-  const server = createStoppableServer(app);
-
-  // Longer than what it waits for: 5 s for the requests, 10 s for the tasks after them, 10 s for those of the worker.
-  closeWithGrace({ delay: 26_000 }, async ({ signal, err }) => {
-    if (err !== undefined) console.error(err);
-    console.log(`${signal ?? 'Error'}: letting the requests and their tasks end`);
-    await stopServer(server, 5_000);
-    const { succeeded, failed, abandoned } = await tasks.close({ timeout: 10_000 });
-    await worker?.close({ timeout: 10_000 });
-    await engine?.close();
-    console.log(`Stopped: ${succeeded} tasks succeeded, ${failed} failed, ${abandoned.length} were abandoned`);
-  });
-
-  server.listen(Number(PORT), () => {
+  const server = app.listen(Number(PORT), (error) => {
+    if (error !== undefined) throw error;
     const address = server.address();
     const url = `http://localhost:${typeof address === 'object' ? address?.port : PORT}`;
     console.log(`Listening on ${url}: open it in a browser. Writes to ${logFile}. Try:
 ${engine === undefined ? notifications(url) + noUploads : notifications(url) + uploads(url)}
   kill -TERM ${process.pid}    # or Ctrl+C: stops when the tasks have ended`);
   });
+
+  gracefulShutdown(server, {
+    tasks,
+    workers,
+    engine,
+    timeout: 25_000,
+    onClose({ tasks: { succeeded, failed, abandoned } = nothing }) {
+      console.log(`Stopped: ${succeeded} tasks succeeded, ${failed} failed, ${abandoned.length} were abandoned`);
+    },
+  });
 }
+
+const nothing = { succeeded: 0, failed: 0, abandoned: [] };
 
 const notifications = (url: string): string => `
   curl -X POST '${url}/send-notification/ada@example.com'

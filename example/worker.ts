@@ -1,8 +1,8 @@
 // A worker in a process of its own, beside the one in the server: example/worker.ts <the server's tasks.db> [lease in ms]
 
 import { tracingChannel } from 'node:diagnostics_channel';
-import closeWithGrace from 'close-with-grace';
 import type { TaskTrace } from 'express-background-tasks';
+import { gracefulShutdown } from 'express-background-tasks/shutdown';
 import { openEngine } from './engine.js';
 import { analyseUpload } from './uploads.js';
 
@@ -15,12 +15,12 @@ async function main(): Promise<void> {
   const worker = await engine.work([analyseUpload], { concurrency: 1 });
   console.log(`worker ${process.pid} is ready`);
 
-  // What runs has 15 s to end. After that it is given back, and runs again elsewhere.
-  closeWithGrace({ delay: 20_000 }, async ({ err }) => {
-    if (err !== undefined) console.error(err);
-    await worker.close({ timeout: 15_000 });
-    await engine.close();
-    console.log(`worker ${process.pid} has stopped`);
+  // What has not ended in time is given back, and runs again elsewhere.
+  gracefulShutdown(null, {
+    workers: [worker],
+    engine,
+    timeout: 25_000,
+    onClose: () => console.log(`worker ${process.pid} has stopped`),
   });
 }
 

@@ -231,3 +231,9 @@ export const isEngine: Check = (value) =>
   isObject(value) && ['enqueue', 'work', 'get', 'close'].every((name) => typeof Reflect.get(value, name) === 'function')
     ? undefined
     : 'an engine, such as sqlite({ path })';
+
+export const areWorkers: Check = (value) =>
+  Array.isArray(value) &&
+  value.every((worker) => isObject(worker) && typeof Reflect.get(worker, 'health') === 'function')
+    ? undefined
+    : 'an array of workers, as work() resolves with';

@@ -2,23 +2,21 @@
 
 import type { ServerResponse } from 'node:http';
 
-const endings = new WeakMap<ServerResponse, () => void>();
+const openAnswers = new WeakMap<object, AbortController>();
+/** The responses that are to end as soon as they would be held open. */
+const endedEarly = new WeakSet<object>();
 
-export function onEndEarly(res: ServerResponse, end: () => void): void {
-  endings.set(res, end);
-}
-
-/** Ends an answer that is held open, as soon as it is whole. Does nothing for other responses. */
-export function endEarly(res: ServerResponse): void {
-  endings.get(res)?.();
+/** Ends an answer that is held open, now or later, as soon as it is whole. Does nothing for other responses. */
+export function endEarly(res: object): void {
+  endedEarly.add(res);
+  openAnswers.get(res)?.abort();
 }
 
 /** Aborted when the client leaves, and when {@link endEarly} is called. */
 export function openUntil(res: ServerResponse): AbortController {
   const open = new AbortController();
-  const end = (): void => open.abort();
-  if (res.closed) end();
-  res.once('close', end);
-  onEndEarly(res, end);
+  if (res.closed || endedEarly.has(res)) open.abort();
+  res.once('close', () => open.abort());
+  openAnswers.set(res, open);
   return open;
 }

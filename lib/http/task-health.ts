@@ -2,10 +2,9 @@
 
 import type { RequestHandler } from 'express';
 import { wallClockTime } from '../clock.js';
-import { type EngineStats, isEngine, type TaskEngine, type TaskWorker } from '../engine/engine.js';
+import { areWorkers, type EngineStats, isEngine, type TaskEngine, type TaskWorker } from '../engine/engine.js';
 import { BackgroundTasksError } from '../errors.js';
-import { isObject } from '../foreign-value.js';
-import { type Check, type Checks, checkOptions, isDelay } from '../options.js';
+import { type Checks, checkOptions, isDelay } from '../options.js';
 
 export interface HealthOptions {
   /** Its store has to answer. */
@@ -78,11 +77,5 @@ async function statsOf(engine: TaskEngine, maxLag: number): Promise<Pick<EngineS
     return {};
   }
 }
-
-const areWorkers: Check = (value) =>
-  Array.isArray(value) &&
-  value.every((worker) => isObject(worker) && typeof Reflect.get(worker, 'health') === 'function')
-    ? undefined
-    : 'an array of workers, as work() resolves with';
 
 const checks: Checks<HealthOptions> = { engine: isEngine, workers: areWorkers, maxLag: isDelay };
