@@ -11,7 +11,7 @@ module.exports = {
     '^(\\.{1,2}/.*)\\.js$': '$1',
     // As the paths of tsconfig.json.
     '^express-background-tasks$': '<rootDir>/lib',
-    '^express-background-tasks/(bull-board|engine|testing|shutdown)$': '<rootDir>/lib/$1',
+    '^express-background-tasks/(bull-board|engine|opentelemetry|prometheus|shutdown|testing)$': '<rootDir>/lib/$1',
     '^express-background-tasks/(.*)$': '<rootDir>/lib/drivers/$1',
   },
   // The suites of the engines wait for servers and leases most of the time.

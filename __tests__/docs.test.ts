@@ -71,6 +71,12 @@ declare module 'node:sqlite' {
 declare module '@vercel/functions' {
   export const waitUntil: (promise: Promise<unknown>) => void | undefined;
 }
+declare module '@opentelemetry/sdk-node' {
+  export class NodeSDK {
+    constructor(options: { instrumentations: import('@opentelemetry/instrumentation').Instrumentation[] });
+    start(): void;
+  }
+}
 declare module 'serverless-http' {
   export default function serverless(app: object): (event: object, context: object) => Promise<object>;
 }
@@ -92,14 +98,10 @@ describe('the TypeScript code', () => {
     const { config } = ts.readConfigFile(join(root, 'tsconfig.json'), ts.sys.readFile);
     const { options } = ts.convertCompilerOptionsFromJson(config.compilerOptions, root);
     Object.assign(options, { noEmit: true, noUnusedLocals: false, noUnusedParameters: false, skipLibCheck: true });
-    options.paths = {
-      'express-background-tasks': [join(root, 'lib/index.ts')],
-      'express-background-tasks/engine': [join(root, 'lib/engine/index.ts')],
-      'express-background-tasks/bull-board': [join(root, 'lib/bull-board/index.ts')],
-      'express-background-tasks/testing': [join(root, 'lib/testing/index.ts')],
-      'express-background-tasks/shutdown': [join(root, 'lib/shutdown/index.ts')],
-      'express-background-tasks/*': [join(root, 'lib/drivers/*/index.ts')],
-    };
+    const paths: Record<string, string[]> = config.compilerOptions.paths;
+    options.paths = Object.fromEntries(
+      Object.entries(paths).map(([name, targets]) => [name, targets.map((target) => join(root, target))]),
+    );
     const host = ts.createCompilerHost(options);
     const { fileExists, readFile, getSourceFile } = host;
     host.fileExists = (name) => sources.has(name) || fileExists(name);

@@ -19,6 +19,7 @@ export type {
   WorkerOptions,
 } from './engine/engine.js';
 export type { TaskMessage } from './engine/message.js';
+export type { EnqueueTrace } from './engine/tracing.js';
 export { BackgroundTasksError, type ErrorCode, NonRetryableError } from './errors.js';
 export { cancelTask } from './http/cancel-task.js';
 export { type HealthOptions, taskHealth } from './http/task-health.js';

@@ -5,7 +5,8 @@ import type { Request, RequestHandler, Response } from 'express';
 import { type CloseOptions, readCloseTimeout } from './close-options.js';
 import { isEngine, type TaskEngine } from './engine/engine.js';
 import { BackgroundTasksError } from './errors.js';
-import { type Checks, checkOptions, isBoolean, isFunction, isLimit } from './options.js';
+import { isObject } from './foreign-value.js';
+import { type Check, type Checks, checkOptions, isBoolean, isFunction, isLimit } from './options.js';
 import { ResponseTasks } from './response/background-tasks.js';
 import type { CloseReport } from './response/closing.js';
 import { Runner, type Stats } from './response/runner.js';
@@ -105,6 +106,12 @@ export function backgroundTasks(options: BackgroundTasksOptions = {}): Backgroun
     { get: () => runner.stats, enumerable: true },
   );
 }
+
+/** For those that are given it. */
+export const isMiddleware: Check = (value) =>
+  isObject(value) && ['close', 'idle'].every((name) => typeof Reflect.get(value, name) === 'function')
+    ? undefined
+    : 'what backgroundTasks() returned';
 
 function readOptions(options: BackgroundTasksOptions): Settings {
   if ((options as object) instanceof IncomingMessage) {

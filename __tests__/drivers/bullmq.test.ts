@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { Queue, Worker } from 'bullmq';
 import { Cluster, Redis } from 'ioredis';
-import { bullmq } from '../../lib/drivers/bullmq/index.js';
+import { type BullmqOptions, bullmq } from '../../lib/drivers/bullmq/index.js';
 import { errorOf } from '../../lib/drivers/bullmq/record.js';
 import { currentTask, type OnError, task } from '../../lib/index.js';
 import { connection, obliterate } from './fixtures/bullmq.js';
@@ -36,6 +36,37 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     },
   );
 
+  test("BullMQ's telemetry is handed through to its queue and its workers", async () => {
+    const names: string[] = [];
+    const span = {
+      setSpanOnContext: (context: unknown) => context,
+      setAttribute: () => {},
+      setAttributes: () => {},
+      addEvent: () => {},
+      recordException: () => {},
+      end: () => {},
+    };
+    const telemetry = {
+      tracer: {
+        startSpan: (name: string) => {
+          names.push(name);
+          return span;
+        },
+      },
+      contextManager: {
+        with: (_context: unknown, fn: () => unknown) => fn(),
+        active: () => ({}),
+        getMetadata: () => '{}',
+        fromMetadata: () => ({}),
+      },
+    } as unknown as NonNullable<BullmqOptions['telemetry']>;
+    const engine = closing(bullmq({ connection, queue, telemetry }));
+    const { id } = await send(engine, { name: 'a', args: [] });
+    await engine.work([task('a', () => {})]);
+    await over(engine, id);
+    expect(names).toEqual(expect.arrayContaining([expect.stringMatching(/^add /), expect.stringMatching(/^process /)]));
+  });
+
   test.each<[string, unknown]>([
     ['no options', undefined],
     ['no connection', {}],
@@ -43,6 +74,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     ['an empty queue name', { connection, queue: '' }],
     ['a queue name with a colon', { connection, queue: 'a:b' }],
     ['an unknown option', { connection, prefix: 'a' }],
+    ['telemetry that is none', { connection, telemetry: {} }],
     ['a Cluster of ioredis', { connection: new Cluster([connection], { lazyConnect: true }) }],
     ['a client of another package', { connection: { options: { socket: connection }, connect: () => {} } }],
     ['a database that is no number', { connection: { ...connection, db: 'a' } }],

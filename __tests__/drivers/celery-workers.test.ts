@@ -2,12 +2,20 @@
 
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from 'amqplib';
 import express from 'express';
 import { Redis } from 'ioredis';
 import { type CeleryOptions, celery, type Kwargs, kwargs } from '../../lib/drivers/celery/index.js';
-import { backgroundTasks, type TaskEngine, type TaskRecord, task, taskStatus } from '../../lib/index.js';
+import {
+  backgroundTasks,
+  type EnqueueTrace,
+  type TaskEngine,
+  type TaskRecord,
+  task,
+  taskStatus,
+} from '../../lib/index.js';
 import { serve } from '../fixtures/serve.js';
 import { deleteQueue, nested, rabbitmq } from './fixtures/celery.js';
 import { celeryAppEnvironment, python, startCeleryWorker, stopCeleryWorker } from './fixtures/celery-worker.js';
@@ -189,6 +197,24 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
             });
             expect(eta).toMatch(/T\d\d:\d\d:\d\d\.\d{3}000\+00:00$/);
             expect(Math.abs(new Date(eta).getTime() - Number(enqueuedAt) - 1001)).toBeLessThan(1000);
+          },
+          patience,
+        );
+
+        it(
+          'headers are attributes of the request, as those of apply_async(headers=...), and never in place of Celery’s own',
+          async () => {
+            const reserved = { id: 'x', retries: '9', lang: 'js', get: 'x', CC: 'x', _protected: 'x' };
+            const write = (trace: unknown): void => {
+              Object.assign((trace as EnqueueTrace).message.headers, { traceparent: '00-a-b-01', ...reserved });
+            };
+            subscribe('tracing:express-background-tasks:enqueue:start', write);
+            try {
+              const { result, id } = await run({ name: 'headers', args: [] });
+              expect(result).toEqual({ traceparent: '00-a-b-01', id, retries: 0, lang: 'py', CC: null, _protected: 1 });
+            } finally {
+              unsubscribe('tracing:express-background-tasks:enqueue:start', write);
+            }
           },
           patience,
         );

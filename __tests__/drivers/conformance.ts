@@ -4,10 +4,18 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { tracingChannel } from 'node:diagnostics_channel';
+import { subscribe, tracingChannel, unsubscribe } from 'node:diagnostics_channel';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { currentTask, enqueue, type TaskEngine, type TaskMessage, type TaskTrace, task } from '../../lib/index.js';
+import {
+  currentTask,
+  type EnqueueTrace,
+  enqueue,
+  type TaskEngine,
+  type TaskMessage,
+  type TaskTrace,
+  task,
+} from '../../lib/index.js';
 import { type Sent, send } from './fixtures/send.js';
 import {
   backoff,
@@ -487,9 +495,45 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           const { id } = await send(engine, { name: 'conformance.traced', args: [1] });
           await over(engine, id);
           expect(events).toEqual(['start', 'end', 'asyncStart', 'asyncEnd']);
-          expect([...traces]).toEqual([{ task: { id, name: 'conformance.traced', attempt: 1 }, args: [1], result: 2 }]);
+          const info = { id, name: 'conformance.traced', attempt: 1 };
+          const message = { id, headers: {} };
+          const engineName = expect.any(String);
+          expect([...traces]).toEqual([{ task: info, args: [1], engine: engineName, message, result: 2 }]);
         } finally {
           channel.unsubscribe(subscribers);
+        }
+      });
+
+      test('the tracing channel has the headers of the message at each attempt', async () => {
+        const engine = await openEngine();
+        const seen = new Seen<unknown>();
+        const onStart = (trace: unknown): void => seen.add((trace as TaskTrace).message?.headers);
+        const onEnqueue = (trace: unknown): void => {
+          const { args, message } = trace as EnqueueTrace;
+          message.headers = { to: String(args[0]), 'ž\u0000': '\ud800"' };
+        };
+        subscribe('tracing:express-background-tasks:enqueue:start', onEnqueue);
+        subscribe('tracing:express-background-tasks:task:start', onStart);
+        try {
+          const failing = task(
+            'conformance.failing',
+            async (_to: string) => {
+              if (currentTask()?.attempt === 1) throw new Error('once');
+            },
+            can('retries') ? { retries: backoff(1) } : {},
+          );
+          const { id } = await engine.enqueue(failing, 'a');
+          await engine.work([failing, task('conformance.many', (_to: string) => {})], { onError: () => {} });
+          await over(engine, id);
+          const first = { to: 'a', 'ž\u0000': '\ud800"' };
+          expect(await seen.count(can('retries') ? 2 : 1)).toEqual(can('retries') ? [first, first] : [first]);
+          if (!can('enqueueMany')) return;
+          await engine.enqueueMany(task<[to: string]>('conformance.many'), [['b'], ['c']]);
+          await seen.first((headers) => (headers as { to: string }).to === 'b');
+          await seen.first((headers) => (headers as { to: string }).to === 'c');
+        } finally {
+          unsubscribe('tracing:express-background-tasks:enqueue:start', onEnqueue);
+          unsubscribe('tracing:express-background-tasks:task:start', onStart);
         }
       });
     });

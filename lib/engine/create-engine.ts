@@ -233,8 +233,8 @@ export class Engine implements TaskEngine {
 
 /** What a worker's runner uses of a driver. */
 function storeOf(driver: EngineDriver): RunStore {
-  const { findCancelled, setProgress } = driver;
-  return { findCancelled: findCancelled?.bind(driver), setProgress: setProgress?.bind(driver) };
+  const { name, findCancelled, setProgress } = driver;
+  return { name, findCancelled: findCancelled?.bind(driver), setProgress: setProgress?.bind(driver) };
 }
 
 const isSignal: Check = (value) => (value instanceof AbortSignal ? undefined : 'an AbortSignal');

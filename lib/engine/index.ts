@@ -23,6 +23,7 @@ export type {
   TaskWorker,
   WorkerOptions,
 } from './engine.js';
+export { type Headers, parseHeaders } from './headers.js';
 export { timeOfId } from './id.js';
 export type { TaskMessage } from './message.js';
 export { MessageRunner } from './message-runner.js';

@@ -4,7 +4,8 @@ import { BackgroundTasksError } from '../errors.js';
 import { inspectShort } from '../foreign-value.js';
 import { type Call, unsupported } from './calls.js';
 import type { EngineDriver } from './driver.js';
-import { messageOf } from './message.js';
+import { messageOf, type TaskMessage } from './message.js';
+import { traceEnqueue } from './tracing.js';
 
 const notStored = 'the task could not be stored';
 
@@ -25,8 +26,7 @@ export class Inserts {
   }
 
   async one(task: unknown, args: readonly unknown[]): Promise<string> {
-    const message = messageOf(task, args);
-    return this.#call(notStored, (expired) => this.#inserter.insert(message, expired));
+    return this.#insert(messageOf(task, args));
   }
 
   async many(task: unknown, argLists: readonly (readonly unknown[])[]): Promise<readonly string[]> {
@@ -42,10 +42,21 @@ export class Inserts {
     }
     const [first] = messages;
     if (first === undefined) return [];
-    if (first.key === undefined) return this.#call(notStored, (expired) => insertMany(messages, expired));
+    if (first.key === undefined) {
+      return traceEnqueue(this.#driver.name, messages, (all) =>
+        this.#call(notStored, (expired) => insertMany(all, expired)),
+      );
+    }
     // All have the same key, and so are one task.
     const message = first.whileRunning === 'again' ? (messages.at(-1) ?? first) : first;
-    const id = await this.#call(notStored, (expired) => this.#inserter.insert(message, expired));
+    const id = await this.#insert(message);
     return messages.map(() => id);
+  }
+
+  async #insert(message: TaskMessage): Promise<string> {
+    const [id = message.id] = await traceEnqueue(this.#driver.name, [message], async ([traced = message]) => [
+      await this.#call(notStored, (expired) => this.#inserter.insert(traced, expired)),
+    ]);
+    return id;
   }
 }

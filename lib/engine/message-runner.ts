@@ -19,6 +19,8 @@ import { unknownTaskError, WorkerReports } from './worker-reports.js';
 
 /** What a runner uses of a driver. */
 export interface RunStore {
+  /** For the tracing channel. */
+  readonly name?: string;
   /** Which of these tasks, which run here, are marked by `cancel`. */
   readonly findCancelled?: ((ids: readonly string[]) => Promise<readonly string[]>) | undefined;
   /** Keeps what running tasks have reported. */
@@ -28,6 +30,7 @@ export interface RunStore {
 export class MessageRunner extends WorkerReports implements RunOwner {
   readonly concurrency: number;
   readonly surroundings: Surroundings;
+  readonly engine: string;
   readonly #tasks: ReadonlyMap<string, Task>;
   readonly #group: WorkerGroup<Colleague>;
   /** Tasks and reports see the AsyncLocalStorage stores of the work() call, not those of whoever enqueues or closes. */
@@ -50,7 +53,7 @@ export class MessageRunner extends WorkerReports implements RunOwner {
     options: WorkerOptions = {},
     group: WorkerGroup<Colleague> = new WorkerGroup(),
     enqueuer?: TaskEnqueuer | undefined,
-    { findCancelled, setProgress }: RunStore = {},
+    { name = 'unknown', findCancelled, setProgress }: RunStore = {},
   ) {
     checkOptions('work()', options, { concurrency: isLimit, logger: isLogger, onError: isFunction });
     super(new Reporter(options.logger, options.onError));
@@ -58,6 +61,7 @@ export class MessageRunner extends WorkerReports implements RunOwner {
     this.#tasks = byName(tasks);
     this.#group = group;
     this.surroundings = { response: undefined, enqueuer };
+    this.engine = name;
     this.#cancellation = findCancelled && new Cancellation(() => this.#open.keys(), findCancelled);
     this.#progress = setProgress && new ProgressWriter(setProgress);
   }

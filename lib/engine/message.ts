@@ -5,6 +5,7 @@ import { inspectShort } from '../foreign-value.js';
 import { readTaskOptions, type TaskOptions, type TaskSettings } from '../task/options.js';
 import type { Backoff } from '../task/retry.js';
 import { type Definition, definitionOf } from '../task/task.js';
+import type { Headers } from './headers.js';
 import { newId } from './id.js';
 import { serializeArguments } from './serialize.js';
 
@@ -28,6 +29,8 @@ export interface TaskMessage {
   readonly key?: string;
   /** With a key: where one runs, exactly one more is stored, with these arguments, and runs after it. */
   readonly whileRunning?: 'again';
+  /** What a worker is to know of the call, such as its trace. Absent: nothing. */
+  readonly headers?: Headers;
 }
 
 /**

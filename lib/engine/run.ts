@@ -6,6 +6,7 @@ import { Call } from '../task/call.js';
 import { type Backoff, retryDelay } from '../task/retry.js';
 import type { TaskTrace } from '../task/tracing.js';
 import type { AnyFunction, TaskInfo } from '../task/types.js';
+import { type Headers, noHeaders } from './headers.js';
 import type { Start, Starts } from './worker-group.js';
 
 /** A message as a worker gets it back. */
@@ -20,6 +21,8 @@ export interface StoredMessage {
   readonly retries?: Backoff | undefined;
   /** How many attempts have failed since the task was enqueued, or queued anew by `retry()`. Default 0. */
   readonly failures?: number | undefined;
+  /** Those of the message. */
+  readonly headers?: Headers | undefined;
 }
 
 /**
@@ -35,6 +38,8 @@ export type AttemptOutcome =
 /** The worker that an attempt runs in. */
 export interface RunOwner {
   readonly surroundings: Surroundings;
+  /** The name of the engine. */
+  readonly engine: string;
   readonly starts: Starts;
   progressed(run: Run, json: string): void;
   ended(run: Run, outcome: AttemptOutcome): void;
@@ -64,7 +69,7 @@ export class Run implements Start, AttemptOwner {
     this.id = id;
     this.attempt = attempt;
     this.#message = message;
-    this.#task = new ReceivedTask(handler, message.args);
+    this.#task = new ReceivedTask(handler, message, owner.engine);
     this.#attempt = new Attempt({ id, name }, attempt, owner.surroundings);
     this.#timeout = timeout;
     this.#owner = owner;
@@ -151,11 +156,17 @@ class ReceivedTask implements Attemptable {
   /** With the stores of the work() call: one that a task enters with enterWith() is not for the next task. */
   readonly call: Call;
 
-  constructor(handler: AnyFunction, args: readonly unknown[]) {
+  readonly #headers: Headers;
+  readonly #engine: string;
+
+  constructor(handler: AnyFunction, { args, headers = noHeaders }: StoredMessage, engine: string) {
     this.call = new Call(handler, args);
+    this.#headers = headers;
+    this.#engine = engine;
   }
 
   trace(info: TaskInfo): TaskTrace {
-    return { task: info, args: this.call.args };
+    const message = { id: info.id, headers: this.#headers };
+    return { task: info, args: this.call.args, engine: this.#engine, message };
   }
 }

@@ -4,9 +4,9 @@ import { Server } from 'node:net';
 import closeWithGrace from 'close-with-grace';
 import { areWorkers, isEngine, type TaskEngine, type TaskWorker } from '../engine/engine.js';
 import { BackgroundTasksError } from '../errors.js';
-import { inspectShort, isObject } from '../foreign-value.js';
-import type { BackgroundTasksMiddleware } from '../middleware.js';
-import { type Check, type Checks, checkOptions, isFunction, isTimeout } from '../options.js';
+import { inspectShort } from '../foreign-value.js';
+import { type BackgroundTasksMiddleware, isMiddleware } from '../middleware.js';
+import { type Checks, checkOptions, isFunction, isTimeout } from '../options.js';
 import { isLogger, type Logger, Reporter } from '../task/report.js';
 import type { ShutdownReport } from './phases.js';
 import { Shutdown } from './shutdown.js';
@@ -121,13 +121,8 @@ const skippedEvents: closeWithGrace.AllEvents[] = [
   'beforeExit',
 ];
 
-const areTasks: Check = (value) =>
-  isObject(value) && ['close', 'idle'].every((name) => typeof Reflect.get(value, name) === 'function')
-    ? undefined
-    : 'what backgroundTasks() returned';
-
 const optionChecks: Checks<ShutdownOptions> = {
-  tasks: areTasks,
+  tasks: isMiddleware,
   workers: areWorkers,
   engine: isEngine,
   timeout: isTimeout,

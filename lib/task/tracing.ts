@@ -6,6 +6,7 @@ import { type Channel, tracingChannel } from 'node:diagnostics_channel';
 import type { Request, Response } from 'express';
 import { isAwaitable } from '../foreign-value.js';
 import type { AnyFunction, TaskInfo } from './types.js';
+import { callWithin, type Wrap } from './wrap.js';
 
 /** What subscribers of `tracingChannel('express-background-tasks:task')` get: the same object for all events of an attempt. */
 export interface TaskTrace {
@@ -14,6 +15,15 @@ export interface TaskTrace {
   /** Absent where no response belongs to the task: in a worker. */
   req?: Request;
   res?: Response;
+  /** In a worker: the engine's name, such as `sqlite`. */
+  engine?: string;
+  /** In a worker: what was enqueued. Its headers are those that a subscriber of the channel for `enqueue` has written. */
+  message?: { readonly id: string; readonly headers: Readonly<Record<string, string>> };
+  /**
+   * May be set by a subscriber of `start`: the attempt is called within it. It is to call its argument at once; what it returns
+   * is ignored. A second subscriber wraps what the first one has set.
+   */
+  wrap?: Wrap;
   /** What the attempt returned, once it has. */
   result?: unknown;
   /** What the attempt threw or rejected with, once it has. */
@@ -51,7 +61,7 @@ export class AttemptTrace {
     const context = this.#context;
     return channel.start.runStores(context, () => {
       try {
-        const result: unknown = Reflect.apply(fn, undefined, args);
+        const result = callWithin<unknown>(context.wrap, () => Reflect.apply(fn, undefined, args));
         if (isAwaitable(result)) this.#stores = new AsyncResource('BackgroundTaskTrace');
         else context.result = result;
         return result;

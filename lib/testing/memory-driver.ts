@@ -220,9 +220,18 @@ class MemoryWorker implements DriverWorker {
   }
 
   async #run(row: Row): Promise<void> {
-    const { id, name, json, timeout, retries } = row.message;
+    const { id, name, json, timeout, retries, headers } = row.message;
     const { attempts: attempt, failures } = row;
-    const outcome = await this.#runner.run({ id, name, args: JSON.parse(json), timeout, attempt, retries, failures });
+    const outcome = await this.#runner.run({
+      id,
+      name,
+      args: JSON.parse(json),
+      timeout,
+      attempt,
+      retries,
+      failures,
+      headers,
+    });
     this.#end(row, outcome);
   }
 

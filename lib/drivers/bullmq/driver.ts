@@ -16,7 +16,7 @@ import { Places } from './places.js';
 import { columns, recordOf } from './record.js';
 import { BullmqSchedules } from './schedules.js';
 import { type ScriptName, Scripts } from './scripts/index.js';
-import { BullmqWorker, defaultTiming, type Timing } from './worker.js';
+import { BullmqWorker, defaultTiming, type Settings } from './worker.js';
 
 /** So many tasks are read or changed at a time, in which Redis does nothing else. */
 const batch = 250;
@@ -29,7 +29,7 @@ export class BullmqDriver implements EngineDriver {
   };
   readonly schedules: ScheduleStore;
   readonly #options: RedisOptions;
-  readonly #timing: Timing;
+  readonly #settings: Settings;
   readonly #connection: Connection;
   readonly #queue: Queue<StoredMessage>;
   readonly #scripts: Scripts;
@@ -37,13 +37,18 @@ export class BullmqDriver implements EngineDriver {
   readonly #places: Places;
   readonly #workers = new Set<BullmqWorker>();
 
-  constructor(name: string, options: RedisOptions, timing = defaultTiming) {
+  constructor(name: string, options: RedisOptions, settings: Settings = defaultTiming) {
     this.#options = options;
-    this.#timing = timing;
+    this.#settings = settings;
     // While Redis is away nothing is kept for later, and what was under way when the connection broke is not sent again.
     this.#connection = new Connection({ ...options, enableOfflineQueue: false, maxRetriesPerRequest: 0 });
     // BullMQ's check of the version would break the queue for good if Redis went away in the middle of it.
-    this.#queue = new Queue(name, { connection: this.#connection, skipVersionCheck: true });
+    const { telemetry } = settings;
+    this.#queue = new Queue(name, {
+      connection: this.#connection,
+      skipVersionCheck: true,
+      ...(telemetry && { telemetry }),
+    });
     this.#queue.on('error', ignore); // The connection knows it too, and BullMQ needs a listener.
     const keyOf = (type: string): string => this.#queue.toKey(type);
     this.#scripts = new Scripts(this.#connection, keyOf);
@@ -76,7 +81,7 @@ export class BullmqDriver implements EngineDriver {
   }
 
   async work(runner: MessageRunner): Promise<BullmqWorker> {
-    const worker = new BullmqWorker(this.#queue.name, this.#options, this.#timing, runner, this.#workers);
+    const worker = new BullmqWorker(this.#queue.name, this.#options, this.#settings, runner, this.#workers);
     await worker.ready();
     return worker;
   }

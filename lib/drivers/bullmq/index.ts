@@ -1,6 +1,6 @@
 // bullmq(): an engine on BullMQ, for Redis and what speaks its protocol: Valkey, Dragonfly.
 
-import type { RedisOptions } from 'bullmq';
+import type { RedisOptions, Telemetry } from 'bullmq';
 import { type RedisOptions as ClientOptions, Redis } from 'ioredis';
 import { createEngine } from '../../engine/create-engine.js';
 import type { TaskEngine } from '../../engine/engine.js';
@@ -9,6 +9,7 @@ import { BackgroundTasksError } from '../../errors.js';
 import { inspectShort, isObject } from '../../foreign-value.js';
 import { type Check, type Checks, checkOptions, isCount, isDelay, isText } from '../../options.js';
 import { BullmqDriver } from './driver.js';
+import { defaultTiming } from './worker.js';
 
 export interface BullmqOptions {
   /**
@@ -18,6 +19,11 @@ export interface BullmqOptions {
   connection: RedisOptions | { readonly options: RedisOptions };
   /** Name of BullMQ's queue; workers with other tasks should have another one. Default `'express-background-tasks'`. */
   queue?: string | undefined;
+  /**
+   * Given to BullMQ's queue and workers as it is: it traces their own work, such as `new BullMQOtel('tasks')` of bullmq-otel. For
+   * the trace from a request to its tasks it is not needed: see docs/monitoring.md.
+   */
+  telemetry?: Telemetry | undefined;
 }
 
 /**
@@ -29,9 +35,14 @@ export interface BullmqOptions {
  * app.use(backgroundTasks({ engine: bullmq({ connection: { host: 'localhost', port: 6379 } }) }));
  */
 export function bullmq(options: BullmqOptions): TaskEngine {
-  checkOptions<BullmqOptions>('bullmq()', options, { connection: isConnection, queue: isQueueName });
+  checkOptions<BullmqOptions>('bullmq()', options, {
+    connection: isConnection,
+    queue: isQueueName,
+    telemetry: isTelemetry,
+  });
+  const { queue = 'express-background-tasks', connection, telemetry } = options;
   return createEngine(
-    new BullmqDriver(options.queue ?? 'express-background-tasks', readConnection(options.connection)),
+    new BullmqDriver(queue, readConnection(connection), { ...defaultTiming, ...(telemetry && { telemetry }) }),
   );
 }
 
@@ -41,6 +52,11 @@ const isConnection: Check = (value) =>
     : "ioredis's options, or a client of ioredis";
 const isQueueName: Check = (value) =>
   typeof value === 'string' && /^[^:]+$/.test(value) ? undefined : 'a string that is not empty and has no ":"';
+
+const isTelemetry: Check = (value) =>
+  isObject(value) && 'tracer' in value && 'contextManager' in value
+    ? undefined
+    : "BullMQ's Telemetry, such as that of bullmq-otel";
 
 /** Of those options of ioredis that make it fail later on. */
 const connectionChecks: Partial<Checks<ClientOptions>> = {

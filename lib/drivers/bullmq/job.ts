@@ -12,6 +12,8 @@ export interface StoredMessage {
   readonly args: string;
   readonly timeout?: number | undefined;
   readonly retries?: Backoff | undefined;
+  /** JSON. */
+  readonly headers?: string | undefined;
   /** Of 0.1.0: how often a worker took it and did not begin it. Such a job is adopted when it is taken. */
   readonly unused?: number;
 }
@@ -36,9 +38,9 @@ export function attemptOf({ attemptsStarted }: Job<StoredMessage>): number {
   return attemptsStarted;
 }
 
-export function dataOf({ name, json, timeout, retries }: TaskMessage): StoredMessage {
+export function dataOf({ name, json, timeout, retries, headers }: TaskMessage): StoredMessage {
   if (/[\ud800-\udfff]/u.test(name)) throw unsupported('bullmq', 'name', 'it has half a surrogate pair');
-  return { args: json, timeout, retries };
+  return { args: json, timeout, retries, headers: headers && JSON.stringify(headers) };
 }
 
 /** BullMQ's priorities run from 1, the most urgent, to twice this; a job without comes before all that have one. */

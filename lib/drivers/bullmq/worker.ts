@@ -1,11 +1,12 @@
 // A worker on BullMQ.
 
-import { DelayedError, type Job, UnrecoverableError, Worker } from 'bullmq';
+import { DelayedError, type Job, type Telemetry, UnrecoverableError, Worker } from 'bullmq';
 import type { RedisOptions } from 'ioredis';
 import { nextTurn } from '../../clock.js';
 import { withDeadline } from '../../engine/deadline.js';
 import { givenUpError, isGivenUp, isSuspect } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
+import { parseHeaders } from '../../engine/headers.js';
 import { MessageRunner } from '../../engine/message-runner.js';
 import type { AttemptOutcome, StoredMessage as ReceivedMessage } from '../../engine/run.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
@@ -23,6 +24,11 @@ export interface Timing {
   readonly lockRenewTime: number;
   /** So often workers look for tasks of dead ones. */
   readonly stalledInterval: number;
+}
+
+export interface Settings extends Timing {
+  /** BullMQ's own. */
+  readonly telemetry?: Telemetry;
 }
 
 export const defaultTiming: Timing = { lockDuration: 15_000, lockRenewTime: 5000, stalledInterval: 2500 };
@@ -47,13 +53,13 @@ export class BullmqWorker implements DriverWorker {
   #paused: Promise<void> | undefined = undefined;
   #ended: Promise<void> | undefined = undefined;
 
-  constructor(queue: string, options: RedisOptions, timing: Timing, runner: MessageRunner, workers: Set<BullmqWorker>) {
+  constructor(queue: string, options: RedisOptions, own: Settings, runner: MessageRunner, workers: Set<BullmqWorker>) {
     this.runner = runner;
     this.#workers = workers.add(this);
     this.#connection = new Connection({ ...options, enableOfflineQueue: true, maxRetriesPerRequest: null });
     this.#worker = new Worker(queue, (job, token) => this.#run(job, token), {
       ...settings,
-      ...timing,
+      ...own,
       autorun: false,
       connection: this.#connection,
       concurrency: Math.min(runner.concurrency, Number.MAX_SAFE_INTEGER),
@@ -191,8 +197,17 @@ export class BullmqWorker implements DriverWorker {
 function messageOf(job: Job<StoredMessage>, runner: MessageRunner): ReceivedMessage {
   const { id = '', name, attemptsMade: failures } = job;
   try {
-    const { args, timeout, retries } = job.data;
-    return { id, name, attempt: attemptOf(job), args: JSON.parse(args), timeout, retries, failures };
+    const { args, timeout, retries, headers } = job.data;
+    return {
+      id,
+      name,
+      attempt: attemptOf(job),
+      args: JSON.parse(args),
+      timeout,
+      retries,
+      failures,
+      headers: parseHeaders(headers),
+    };
   } catch (error) {
     throw failed(job, error, runner);
   }

@@ -4,6 +4,7 @@
 import { hostname } from 'node:os';
 import { wallClockTime } from '../../clock.js';
 import { unsupported } from '../../engine/calls.js';
+import type { Headers } from '../../engine/headers.js';
 import type { TaskMessage } from '../../engine/message.js';
 import { serializeArguments } from '../../engine/serialize.js';
 import { BackgroundTasksError } from '../../errors.js';
@@ -55,6 +56,7 @@ export function celeryMessage(message: TaskMessage, priority: number): CeleryMes
   const kwargs = serializeArguments([keywords], message.name).slice(1, -1);
   const limit = message.timeout === undefined ? null : message.timeout / 1000;
   const headers = {
+    ...foreignHeaders(message.headers),
     lang: 'py',
     task: message.name,
     id,
@@ -76,6 +78,21 @@ export function celeryMessage(message: TaskMessage, priority: number): CeleryMes
   const body = `[${args},${kwargs},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]`;
   return { id, priority, headers, body };
 }
+
+/**
+ * The message's own headers stand beside Celery's, as those do that `apply_async(headers=...)` gives: a worker makes attributes
+ * of the request of them all. So names that mean something to Celery or, in capitals, to RabbitMQ are left out.
+ */
+function foreignHeaders(headers: Headers = {}): Headers {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !reserved.has(name) && !name.startsWith('_')));
+}
+
+const reserved = new Set(
+  `lang task id root_id parent_id group group_index shadow eta expires retries timelimit argsrepr kwargsrepr origin ignore_result
+  args kwargs callbacks errbacks chain chord called_directly correlation_id reply_to delivery_info properties headers hostname
+  is_eager logfile loglevel replaced_task_nesting taskset utc children stamps stamped_headers compression as_execution_options
+  clear get update CC BCC`.split(/\s+/),
+);
 
 /** For people who look at the queue. Python could not decode half a character at the end. */
 function excerpt(json: string): string {

@@ -10,6 +10,8 @@ export interface StoredMessage extends Counters {
   readonly args: string;
   readonly timeout: number | undefined;
   readonly retries: Backoff | undefined;
+  /** JSON. */
+  readonly headers?: string | undefined;
   /** JSON. The column has a hash of it. */
   readonly key?: string | undefined;
 }

@@ -22,7 +22,7 @@ export interface NewJob {
 /** @throws BackgroundTasksError for what pg-boss or PostgreSQL cannot hold. */
 export function jobOf(message: TaskMessage): NewJob {
   refuse(message);
-  const { id, name, json, timeout, retries, delay = 0, priority = 0, key, whileRunning } = message;
+  const { id, name, json, timeout, retries, headers, delay = 0, priority = 0, key, whileRunning } = message;
   return {
     id,
     data: {
@@ -30,6 +30,7 @@ export function jobOf(message: TaskMessage): NewJob {
       args: json,
       timeout,
       retries,
+      headers: headers && JSON.stringify(headers),
       key: key === undefined ? undefined : JSON.stringify(key),
       failed: 0,
       dropped: 0,

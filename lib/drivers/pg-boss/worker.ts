@@ -8,6 +8,7 @@ import { clearInterval, clearTimeout, monotonicTime, nextTurn, setInterval, setT
 import { withDeadline } from '../../engine/deadline.js';
 import { givenUpError, isGivenUp } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
+import { parseHeaders } from '../../engine/headers.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import type { TaskInfo } from '../../task/types.js';
 import { type Boss, queue, type TaskQueue } from './boss.js';
@@ -215,8 +216,8 @@ export class PgBossWorker implements DriverWorker {
       return { kind: 'failed', info: { ...info, attempt: info.attempt - 1 }, error, counters: { unused: unused + 1 } };
     }
     const beginAlone = (): Promise<boolean> => this.#endings.noteAlone(job, alone + 1);
-    const { retries, failed: failures = 0 } = data;
-    const message = { ...info, args: JSON.parse(args), timeout, retries, failures };
+    const { retries, headers, failed: failures = 0 } = data;
+    const message = { ...info, args: JSON.parse(args), timeout, retries, failures, headers: parseHeaders(headers) };
     const outcome = await this.#runner.run(message, mustRunAlone(job) ? beginAlone : undefined);
     return endingOf(job, data, info, outcome);
   }

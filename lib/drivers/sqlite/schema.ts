@@ -56,6 +56,7 @@ function makeFirstVersion(database: SqliteDatabase): void {
  * - `times_alone` counts how often a task began alone.
  * - `lease` and `delayed_at` tell how long leases and delays are, so that a clock that was set back is noticed.
  * - `told_at` is when a task was reported that no process knows. background_tasks_names has the names that they know.
+ * - `headers` are those of the message, as JSON.
  * - `is_marked` is set by `cancel()` while a task runs. `progress` is what the task last reported.
  * - Each state has an index, which SQLite counts without a look at the rows.
  * - Large columns come last: SQLite reads a row up to the last column that a statement needs.
@@ -89,6 +90,7 @@ function makeSecondVersion(database: SqliteDatabase): void {
       is_marked INTEGER NOT NULL DEFAULT 0,
       key TEXT,
       retries TEXT,
+      headers TEXT,
       error TEXT,
       progress TEXT,
       result TEXT,

@@ -18,6 +18,8 @@ export interface TakenTask {
   readonly timeout: number | null;
   /** JSON. */
   readonly retries: string | null;
+  /** JSON. */
+  readonly headers: string | null;
   readonly attempts: number;
   readonly failures: number;
   readonly lost: number;
@@ -60,7 +62,7 @@ export interface NewRow {
 const batch = 1000;
 
 export function rowOf(message: TaskMessage): NewRow {
-  const { id, name, json, timeout = null, retries, delay = 0, priority = 0, key, whileRunning } = message;
+  const { id, name, json, timeout = null, retries, headers, delay = 0, priority = 0, key, whileRunning } = message;
   const now = wallClockTime();
   const columns = {
     id,
@@ -68,6 +70,7 @@ export function rowOf(message: TaskMessage): NewRow {
     args: json,
     timeout,
     retries: retries === undefined ? null : JSON.stringify(retries),
+    headers: headers === undefined ? null : JSON.stringify(headers),
     priority,
     key: key === undefined ? null : keyOf(key),
     state: delay > 0 ? 'delayed' : 'queued',
@@ -104,8 +107,8 @@ export class TaskTable {
     const own = `worker = NULL, lease_until = NULL, lease = NULL
       WHERE seq = ? AND worker = ? AND attempts = ? AND state = 'running'`;
     const insert = `INSERT INTO background_tasks
-      (id, name, args, timeout, retries, priority, key, state, run_at, delayed_at, enqueued_at)
-      VALUES ($id, $name, $args, $timeout, $retries, $priority, $key,`;
+      (id, name, args, timeout, retries, headers, priority, key, state, run_at, delayed_at, enqueued_at)
+      VALUES ($id, $name, $args, $timeout, $retries, $headers, $priority, $key,`;
     this.#insert = prepare(
       database,
       `${insert} $state, $run_at, $delayed_at, $enqueued_at)
@@ -118,7 +121,7 @@ export class TaskTable {
     this.#renew = prepare<{ id: string }>(
       database,
       `UPDATE background_tasks SET name = $name, args = $args, timeout = $timeout, retries = $retries,
-       priority = $priority, run_at = $run_at WHERE key = $key AND state = 'behind' RETURNING id`,
+       headers = $headers, priority = $priority, run_at = $run_at WHERE key = $key AND state = 'behind' RETURNING id`,
     );
     this.#insertBehind = prepare(database, `${insert} 'behind', $run_at, NULL, $enqueued_at)`);
     this.#promote = prepare(
@@ -129,7 +132,8 @@ export class TaskTable {
     this.#take = prepare<TakenTask>(
       database,
       `UPDATE background_tasks SET state = 'running', attempts = attempts + 1, worker = ?, lease_until = ?, lease = ?,
-       started_at = ? WHERE seq = ? AND state = 'queued' RETURNING seq, id, name, args, timeout, retries, attempts, failures, lost`,
+       started_at = ? WHERE seq = ? AND state = 'queued'
+       RETURNING seq, id, name, args, timeout, retries, headers, attempts, failures, lost`,
     );
     this.#succeed = prepare(
       database,

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { clearTimeout, monotonicTime, setTimeout, wallClockTime } from '../../clock.js';
 import { isSuspect } from '../../engine/deaths.js';
 import type { DriverWorker } from '../../engine/driver.js';
+import { parseHeaders } from '../../engine/headers.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import type { AttemptOutcome } from '../../engine/run.js';
 import { serializeError, serializeResult } from '../../engine/serialize.js';
@@ -187,7 +188,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
   }
 
   async #attempt(task: TakenTask, beginAlone: (() => Promise<boolean>) | undefined): Promise<AttemptOutcome> {
-    const { id, name, args, timeout, retries, failures } = task;
+    const { id, name, args, timeout, retries, headers, failures } = task;
     try {
       const message = {
         id,
@@ -197,6 +198,7 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
         attempt: attemptOf(task),
         retries: retries === null ? undefined : JSON.parse(retries),
         failures,
+        headers: parseHeaders(headers),
       };
       return await this.runner.run(message, beginAlone);
     } catch (error) {
