@@ -113,8 +113,14 @@ describe('promise 7: a worker', () => {
       'asyncStart',
       'asyncEnd',
     ]);
-    expect(traces[0]?.trace).toEqual({ task: { id: 'id-1', name: 'good', attempt: 1 }, args: ['four'], result: 4 });
-    expect(traces[2]?.trace).toEqual({ task: { id: 'id-1', name: 'bad', attempt: 2 }, args: [], error: boom });
+    const of = { engine: 'unknown', message: { id: 'id-1', headers: {} } };
+    expect(traces[0]?.trace).toEqual({
+      ...of,
+      task: { id: 'id-1', name: 'good', attempt: 1 },
+      args: ['four'],
+      result: 4,
+    });
+    expect(traces[2]?.trace).toEqual({ ...of, task: { id: 'id-1', name: 'bad', attempt: 2 }, args: [], error: boom });
   });
 
   it('runs a task in the context of the work() call, not of whoever received or enqueued it', async () => {
