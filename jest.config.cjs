@@ -11,7 +11,8 @@ module.exports = {
     '^(\\.{1,2}/.*)\\.js$': '$1',
     // As the paths of tsconfig.json.
     '^express-background-tasks$': '<rootDir>/lib',
-    '^express-background-tasks/(bull-board|engine|opentelemetry|prometheus|shutdown|testing)$': '<rootDir>/lib/$1',
+    '^express-background-tasks/(bull-board|engine|opentelemetry|prometheus|shutdown|testing|threads)$':
+      '<rootDir>/lib/$1',
     '^express-background-tasks/(.*)$': '<rootDir>/lib/drivers/$1',
   },
   // The suites of the engines wait for servers and leases most of the time.
@@ -19,6 +20,13 @@ module.exports = {
   testSequencer: '<rootDir>/scripts/jest-longest-first.cjs',
   testTimeout: 30_000, // For a machine with other work: no test comes near it.
   // The engines need what not every machine has: the conformance suite covers them where it runs.
-  collectCoverageFrom: ['lib/**/*.ts', '!lib/drivers/**', '!lib/engine/**'],
+  // What runs inside of a thread only is out of its reach, too.
+  collectCoverageFrom: [
+    'lib/**/*.ts',
+    '!lib/drivers/**',
+    '!lib/engine/**',
+    '!lib/threads/worker.ts',
+    '!lib/threads/load.ts',
+  ],
   coverageThreshold: { global: { lines: 100, branches: 100, functions: 100, statements: 100 } },
 };

@@ -6,9 +6,8 @@ import { dirname, join, relative, resolve } from 'node:path';
 import ts from 'typescript';
 
 const root = join(__dirname, '..');
-const files = ['README.md', ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`)].filter((name) =>
-  name.endsWith('.md'),
-);
+const pages = readdirSync(join(root, 'docs'), { encoding: 'utf8', recursive: true }).sort();
+const files = ['README.md', ...pages.filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)];
 const read = (file: string): string => readFileSync(join(root, file), 'utf8');
 
 interface Block {
@@ -80,6 +79,57 @@ declare module '@opentelemetry/sdk-node' {
 declare module 'serverless-http' {
   export default function serverless(app: object): (event: object, context: object) => Promise<object>;
 }
+declare module '@nestjs/common' {
+  export const Controller: (path?: string) => ClassDecorator;
+  export const Injectable: () => ClassDecorator;
+  export const Module: (module: { controllers: object[]; providers: object[] }) => ClassDecorator;
+  export const Get: (path?: string) => MethodDecorator;
+  export const Post: (path?: string) => MethodDecorator;
+  export const Param: (name: string) => ParameterDecorator;
+  export const Req: () => ParameterDecorator;
+  export const Res: (options?: { passthrough: boolean }) => ParameterDecorator;
+  export interface OnApplicationBootstrap {
+    onApplicationBootstrap(): Promise<void>;
+  }
+}
+declare module '@nestjs/core' {
+  interface NestApplication {
+    use(handler: object): this;
+    getHttpServer(): import('node:http').Server;
+    listen(port: number): Promise<unknown>;
+    close(): Promise<void>;
+  }
+  export const NestFactory: { create(module: object): Promise<NestApplication> };
+}
+declare module '@prisma/adapter-pg' {
+  export class PrismaPg {
+    constructor(options: { connectionString: string });
+  }
+}
+declare module '@prisma/client' {
+  interface Transaction {
+    order: { create(row: { data: { id: number } }): Promise<object> };
+    $queryRawUnsafe<T>(query: string, ...values: unknown[]): Promise<T>;
+  }
+  export class PrismaClient {
+    constructor(options: { adapter: object });
+    $transaction<T>(work: (transaction: Transaction) => Promise<T>): Promise<T>;
+  }
+}
+declare module 'vitest' {
+  export const expect: typeof import('@jest/globals').expect;
+  export const test: (title: string, body: () => Promise<void>) => void;
+}
+`;
+
+/** The module that docs/threads.md runs in threads. */
+const resizeModule = `
+export default function resize(file: string, width: number): { file: string; width: number } {
+  return { file, width };
+}
+export function measure(content: Uint8Array): number {
+  return content.length;
+}
 `;
 
 describe('the TypeScript code', () => {
@@ -91,6 +141,7 @@ describe('the TypeScript code', () => {
       [
         ['docs-preamble.mts', preamble],
         ['docs-modules.d.ts', foreignModules],
+        ['resize.mts', resizeModule],
         ...blocks.map(({ code }, index): [string, string] => [`docs-block-${index}.mts`, `${code}export {};\n`]),
       ].map(([name, text]): [string, string] => [join(root, name ?? ''), text ?? '']),
     );
@@ -98,6 +149,7 @@ describe('the TypeScript code', () => {
     const { config } = ts.readConfigFile(join(root, 'tsconfig.json'), ts.sys.readFile);
     const { options } = ts.convertCompilerOptionsFromJson(config.compilerOptions, root);
     Object.assign(options, { noEmit: true, noUnusedLocals: false, noUnusedParameters: false, skipLibCheck: true });
+    options.experimentalDecorators = true; // NestJS needs them.
     const paths: Record<string, string[]> = config.compilerOptions.paths;
     options.paths = Object.fromEntries(
       Object.entries(paths).map(([name, targets]) => [name, targets.map((target) => join(root, target))]),
@@ -180,9 +232,9 @@ describe('README.md', () => {
     const importLibrary = "import { backgroundTasks } from 'express-background-tasks';\n";
     const lines: Record<string, string> = {
       console: 'app.use(backgroundTasks());\n',
-      pino: blockWith('README.md', "from 'pino'"),
-      bunyan: blockWith('README.md', "from 'bunyan'"),
-      winston: blockWith('README.md', "from 'winston'"),
+      pino: blockWith('docs/guide.md', "from 'pino'"),
+      bunyan: blockWith('docs/guide.md', "from 'bunyan'"),
+      winston: blockWith('docs/guide.md', "from 'winston'"),
     };
     let output: string;
 

@@ -17,6 +17,8 @@ const titles = {
   fairness: 'Fairness',
   starlette: 'Requests per second',
   engines: 'Durable tasks',
+  threads: 'Threads',
+  tracing: 'Tracing',
   size: 'Import and size',
 };
 const all = Object.keys(titles);

@@ -2,34 +2,20 @@
 // worker, in whatever process one runs. The page follows it, and can stop it.
 
 import { randomUUID } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import express, { type Router } from 'express';
-import { cancelTask, currentTask, type TaskEngine, task, taskStatus } from 'express-background-tasks';
+import { cancelTask, type TaskEngine, taskStatus } from 'express-background-tasks';
+import { threads } from 'express-background-tasks/threads';
 
-const steps = 20;
+/** The threads load TypeScript as this program does. They start with the first task, and keep no process alive. */
+const pool = threads({ execArgv: ['--import', 'tsx'] });
 
-/**
- * Its argument is JSON, so it gets the name of the file, not the content. It may run twice, if a worker dies: it only reads,
- * so twice is as good as once. It fails on what is no text, which `GET /tasks/:id` tells, and the worker reports.
- */
-export const analyseUpload = task(
+/** It runs in a thread of whatever process has a worker. */
+export const analyseUpload = pool.task<typeof import('./analysis.js').analyse>(
   'analyse upload',
-  async (file: string) => {
-    const content = await readFile(file);
-    const lines = new TextDecoder('utf-8', { fatal: true }).decode(content).split('\n');
-    let words = 0;
-    for (let step = 0; step < steps; step++) {
-      const part = lines.slice((lines.length * step) / steps, (lines.length * (step + 1)) / steps);
-      for (const line of part) words += line.split(/\s+/).filter((word) => word !== '').length;
-      currentTask()?.progress({ percent: (100 * (step + 1)) / steps });
-      // Stands for slow work: half a second for a small file, ten seconds for one of 5 MB.
-      await sleep(Math.min(500, 25 + content.length / 10_000), undefined, { signal: currentTask()?.signal });
-    }
-    return { bytes: content.length, lines: lines.length, words };
-  },
-  { timeout: 60_000 },
+  join(__dirname, 'analysis.js'),
+  { export: 'analyse', timeout: 60_000 },
 );
 
 /** Uploads are kept in the directory. Anybody may see and stop them: a real application asks who is there first. */

@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'ERR_TASK_TIMEOUT'
   | 'ERR_TASKS_CLOSED'
   | 'ERR_TASKS_OVERLOADED'
+  | 'ERR_THREAD_DIED'
   | 'ERR_UNKNOWN_TASK';
 
 const statuses: Partial<Record<ErrorCode, number>> = {
@@ -57,6 +58,11 @@ export class NonRetryableError extends Error {
   }
 }
 
+/** Whether the error itself says so, whatever its causes say. It may throw. */
+export function isMarkedNonRetryable(error: object): boolean {
+  return Reflect.get(error, nonRetryable) === true;
+}
+
 /** A chain of causes may be a circle. */
 const longestChain = 100;
 
@@ -64,7 +70,7 @@ export function isNonRetryable(error: unknown): boolean {
   try {
     let link = error;
     for (let length = 0; length < longestChain && isObject(link); length++) {
-      if (Reflect.get(link, nonRetryable) === true) return true;
+      if (isMarkedNonRetryable(link)) return true;
       link = Reflect.get(link, 'cause');
     }
   } catch {

@@ -1,29 +1,14 @@
 // What users see: the packed tarball, installed by npm into real small projects. Each must run the README's example as it
 // is written there. The folders beside this file are the projects.
 
-import { execFile } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, relative } from 'node:path';
-import { promisify } from 'node:util';
+import { dirname, join } from 'node:path';
+import { filesIn, install, readManifest, root, run, timeout } from '../fixtures/packed.js';
 
-// npm and tsc may share the machine with other work.
-const timeout = 120_000;
 jest.setTimeout(2.5 * timeout);
 
-const root = join(__dirname, '../..');
 const temp = mkdtempSync(join(tmpdir(), 'project-setups-'));
-let tarball: string;
 
 const example = firstExampleOf(readFileSync(join(root, 'README.md'), 'utf8'));
 
@@ -34,11 +19,19 @@ const exampleOutput = [
 ];
 
 beforeAll(async () => {
-  tarball = await pack();
   await Promise.all([
-    install('alone', {}, '--legacy-peer-deps'),
-    install('express-5', { express: 'express', '@types/express': '@types/express', '@types/node': '@types/node' }),
-    install('express-4', { express: 'express4', '@types/express': 'types-express4', '@types/node': '@types/node' }),
+    install(join(temp, 'alone'), {}, '--legacy-peer-deps'),
+    install(join(temp, 'express-5'), {
+      express: 'express',
+      '@types/express': '@types/express',
+      '@types/node': '@types/node',
+    }),
+    install(join(temp, 'express-4'), {
+      express: 'express4',
+      '@types/express': 'types-express4',
+      '@types/node': '@types/node',
+    }),
+    install(join(temp, 'threads'), { express: 'express', piscina: 'piscina' }),
   ]);
 });
 
@@ -46,7 +39,7 @@ afterAll(() => rmSync(temp, { recursive: true, force: true }));
 
 describe('the package', () => {
   it('has one dependency, on-finished, and express as a peer', () => {
-    const { dependencies, peerDependencies, peerDependenciesMeta } = readJson(installed('package.json'));
+    const { dependencies, peerDependencies, peerDependenciesMeta } = readManifest(installed());
     expect(Object.keys(dependencies ?? {})).toEqual(['on-finished']);
     expect(Object.keys(peerDependencies ?? {}).filter((name) => !peerDependenciesMeta?.[name]?.optional)).toEqual([
       'express',
@@ -63,9 +56,9 @@ describe('the package', () => {
     const files = filesIn(installed());
     expect(files).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'CHANGELOG.md', 'dist/index.mjs']));
     const expected = [
-      /^(LICENSE|(README|CHANGELOG)\.md|package\.json)$/,
+      /^(LICENSE|(README|CHANGELOG|CONTRIBUTING|SECURITY)\.md|package\.json)$/,
       /^dist\/[\w/-]+\.m?(js|d\.m?ts)$/,
-      /^docs\/([\w-]+\.(md|png)|charts\/\w+\.svg)$/,
+      /^docs\/(((how-to|tutorial)\/)?[\w-]+\.(md|png)|charts\/\w+\.svg|monitoring\/\w+\.(yml|json))$/,
       /^example\/[\w-]+\.(ts|html)$/,
     ];
     expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([]);
@@ -126,6 +119,43 @@ describe.each(['express-5', 'express-4'])('with %s', (express) => {
   });
 });
 
+describe('threads', () => {
+  const loaders = { tsx: ['--import', join(root, 'node_modules/tsx/dist/loader.mjs')], 'Node.js alone': [] };
+  const stripsTypes = atLeast(22, 18);
+  const modules = ['work.mjs', 'work.cjs'];
+  const typed = [...modules, 'typed.js']; // There is typed.ts only.
+  const typedCommonJs = ['../work.mjs', '../work.cjs', '../typed.js', 'typed.js'];
+  const programs: [program: string, loader: keyof typeof loaders, works: string[]][] = [
+    ['app.mjs', 'Node.js alone', modules],
+    ['app.cjs', 'Node.js alone', modules],
+    ['app.ts', 'tsx', typed],
+    ['commonjs/app.ts', 'tsx', typedCommonJs],
+  ];
+  if (stripsTypes) {
+    programs.push(['app.ts', 'Node.js alone', typed], ['commonjs/app.ts', 'Node.js alone', typedCommonJs]);
+  }
+
+  it.each(programs)(
+    'run the functions of every kind of module in %s, loaded by %s, and they know their task: %p',
+    async (program, loader, works) => {
+      const project = create('threads', 'threads');
+      const { stdout } = await run(project, process.execPath, ...loaders[loader], program, ...works);
+      const value = { argument: 'a.jpg', task: 'work', attempt: 1, aborted: false };
+      expect(
+        stdout
+          .trim()
+          .split('\n')
+          .map((line) => JSON.parse(line)),
+      ).toEqual(works.map((work) => ({ work, status: 'succeeded', value })));
+    },
+  );
+});
+
+function atLeast(major: number, minor: number): boolean {
+  const [ourMajor = 0, ourMinor = 0] = process.versions.node.split('.').map(Number);
+  return ourMajor > major || (ourMajor === major && ourMinor >= minor);
+}
+
 describe.each([
   ['express-5', 'typescript5', 'typescript-commonjs'],
   ['express-5', 'typescript5', 'typescript-esm'],
@@ -142,42 +172,13 @@ describe.each([
   it('compiles the example of the README and the type tests, and runs the example', async () => {
     const project = create(express, setup);
     writeFileSync(join(project, 'app.ts'), example);
-    for (const name of ['api.ts', 'enqueue.ts', 'functions.ts']) {
+    for (const name of ['api.ts', 'enqueue.ts', 'functions.ts', 'threads.ts']) {
       cpSync(join(root, '__tests__/types', name), join(project, name));
     }
     await run(project, process.execPath, join(root, 'node_modules', typescript, 'bin/tsc'));
     expect(await runExample(project)).toEqual(exampleOutput);
   });
 });
-
-/** Packs a copy of the sources, since the build empties dist/, which others may be using. */
-async function pack(): Promise<string> {
-  const copy = join(temp, 'source');
-  for (const name of ['lib', 'scripts', 'docs', 'example', 'package.json']) copyToSource(name);
-  for (const name of ['tsconfig.json', 'tsconfig.build.json']) copyToSource(name);
-  for (const name of ['README.md', 'CHANGELOG.md', 'LICENSE']) copyToSource(name);
-  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
-  await run(copy, 'npm', 'pack', '--pack-destination', temp);
-  const file = readdirSync(temp).find((name) => name.endsWith('.tgz'));
-  if (file === undefined) throw new Error('npm pack made no tarball');
-  return join(temp, file);
-
-  function copyToSource(name: string): void {
-    cpSync(join(root, name), join(copy, name), { recursive: true });
-  }
-}
-
-/** The versions that this repository has installed itself, so that npm finds them in its cache. */
-async function install(into: string, packages: Record<string, string>, ...flags: string[]): Promise<void> {
-  const folder = join(temp, into);
-  mkdirSync(folder);
-  writeFileSync(join(folder, 'package.json'), '{ "private": true }');
-  const wanted = Object.entries(packages).map(
-    ([name, alias]) => `${name}@${readJson(join(root, 'node_modules', alias, 'package.json')).version}`,
-  );
-  const quiet = ['--prefer-offline', '--no-audit', '--no-fund'];
-  await run(folder, 'npm', 'install', ...quiet, ...flags, tarball, ...wanted);
-}
 
 function create(express: string, setup: string): string {
   const project = mkdtempSync(join(temp, express, `${setup}-`));
@@ -190,42 +191,12 @@ async function runExample(project: string): Promise<string[]> {
   return stdout.trim().split('\n');
 }
 
-/** Rejects with all that the program said if it fails. */
-async function run(cwd: string, command: string, ...args: string[]): Promise<{ stdout: string }> {
-  // npm hands its settings on to the scripts that it runs; a npm inside of it must not take them for its own.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_/i.test(name)));
-  try {
-    return await promisify(execFile)(command, args, { cwd, env, timeout });
-  } catch (error) {
-    const { message, stdout = '', stderr = '' } = error as Error & { stdout?: string; stderr?: string };
-    throw new Error(`${message}\n${stdout}\n${stderr}`, { cause: error });
-  }
-}
-
-interface Manifest {
-  version: string;
-  dependencies?: Record<string, string>;
-  peerDependencies?: Record<string, string>;
-  peerDependenciesMeta?: Record<string, { optional?: boolean }>;
-}
-
-function readJson(file: string): Manifest {
-  return JSON.parse(readFileSync(file, 'utf8')) as Manifest;
-}
-
 function installed(file = ''): string {
   return join(temp, 'alone/node_modules/express-background-tasks', file);
 }
 
 function isInstalled(file: string): boolean {
   return !file.startsWith('..') && existsSync(installed(file));
-}
-
-/** Also those in its folders; as paths from here. */
-function filesIn(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((file) => file.isFile())
-    .map((file) => relative(folder, join(file.parentPath, file.name)));
 }
 
 /** What the first group of a pattern stands for. */

@@ -485,7 +485,7 @@ describe('loggers', () => {
     return { lines, logger };
   }
 
-  it('winston works with the line that the README shows', async () => {
+  it('winston works with the line that the guide shows', async () => {
     const { lines, logger } = winstonLogger();
     await run(sendWelcome, { logger });
     expect(lines.map((line) => JSON.parse(line))).toEqual([

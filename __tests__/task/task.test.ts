@@ -365,7 +365,7 @@ describe('the handle of a task', () => {
     expect(handle.call.outside(scope, () => 'called')).toBe('called');
     handle.settle('succeeded');
     expect(() => handle.call).toThrow('task "done" is over');
-    expect([handle.name, handle.status, handle.options]).toEqual(['done', 'succeeded', undefined]);
+    expect([handle.name, handle.status, handle.definition]).toEqual(['done', 'succeeded', undefined]);
   });
 
   it('is written as JSON with what it is about', async () => {

@@ -115,8 +115,9 @@ export class MessageRunner extends WorkerReports implements RunOwner {
     const task = this.#tasks.get(message.name);
     if (task === undefined) return Promise.resolve({ state: 'failed', error: unknownTaskError(message.name) });
     if (this.#isDraining) return Promise.resolve({ state: 'unused' });
-    const timeout = message.timeout ?? definitionOf(task)?.options.timeout ?? Number.POSITIVE_INFINITY;
-    const run = this.#context.runInAsyncScope(() => new Run(message, task, timeout, this, beginAlone));
+    const { options, isElsewhere = false } = definitionOf(task) ?? {};
+    const limits = { timeout: message.timeout ?? options?.timeout ?? Number.POSITIVE_INFINITY, isElsewhere };
+    const run = this.#context.runInAsyncScope(() => new Run(message, task, limits, this, beginAlone));
     return new Promise((resolve) => {
       this.#open.set(run, resolve);
       this.#cancellation?.begin();

@@ -3,6 +3,7 @@
 import { BackgroundTasksError, isNonRetryable } from '../errors.js';
 import { Attempt, type Attemptable, type AttemptOwner, type Surroundings } from '../task/attempt.js';
 import { Call } from '../task/call.js';
+import type { AttemptLimits } from '../task/options.js';
 import { type Backoff, retryDelay } from '../task/retry.js';
 import type { TaskTrace } from '../task/tracing.js';
 import type { AnyFunction, TaskInfo } from '../task/types.js';
@@ -51,7 +52,7 @@ export class Run implements Start, AttemptOwner {
   readonly #message: StoredMessage;
   readonly #task: ReceivedTask;
   readonly #attempt: Attempt;
-  readonly #timeout: number;
+  readonly #limits: AttemptLimits;
   readonly #owner: RunOwner;
   readonly #beginAlone: (() => Promise<boolean>) | undefined;
   #state: 'waiting' | 'begun' | 'over' = 'waiting';
@@ -61,7 +62,7 @@ export class Run implements Start, AttemptOwner {
   constructor(
     message: StoredMessage,
     handler: AnyFunction,
-    timeout: number,
+    limits: AttemptLimits,
     owner: RunOwner,
     beginAlone: (() => Promise<boolean>) | undefined,
   ) {
@@ -71,7 +72,7 @@ export class Run implements Start, AttemptOwner {
     this.#message = message;
     this.#task = new ReceivedTask(handler, message, owner.engine);
     this.#attempt = new Attempt({ id, name }, attempt, owner.surroundings);
-    this.#timeout = timeout;
+    this.#limits = limits;
     this.#owner = owner;
     this.#beginAlone = beginAlone;
   }
@@ -122,7 +123,7 @@ export class Run implements Start, AttemptOwner {
   }
 
   #run(): void {
-    if (this.#attempt.run(this.#task, this.#timeout, this)) this.attemptOver(this.#attempt);
+    if (this.#attempt.run(this.#task, this.#limits, this)) this.attemptOver(this.#attempt);
   }
 
   async #runAlone(beginAlone: () => Promise<boolean>): Promise<void> {

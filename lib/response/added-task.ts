@@ -6,8 +6,7 @@ import type { Request, Response } from 'express';
 import { monotonicTime } from '../clock.js';
 import type { Attemptable } from '../task/attempt.js';
 import { Call } from '../task/call.js';
-import type { TaskOptions } from '../task/options.js';
-import { definitionOf } from '../task/task.js';
+import { type Definition, definitionOf } from '../task/task.js';
 import type { TaskTrace } from '../task/tracing.js';
 import type { AnyFunction, TaskHandle, TaskIdentity, TaskInfo, TaskOutcome, TaskStatus } from '../task/types.js';
 import type { Queueable } from './queue.js';
@@ -81,9 +80,9 @@ export class AddedTask implements TaskHandle, Attemptable, Queueable<AddedTask> 
     return details.finished;
   }
 
-  /** The options given to {@link task}, undefined for a function without. */
-  get options(): TaskOptions | undefined {
-    return this.#call instanceof Identity ? undefined : definitionOf(this.#call.fn)?.options;
+  /** What {@link task} made of the function. Undefined for a function without. */
+  get definition(): Definition | undefined {
+    return this.#call instanceof Identity ? undefined : definitionOf(this.#call.fn);
   }
 
   info(attempt: number): TaskInfo {

@@ -333,8 +333,8 @@ export class TaskList implements TaskOwner, RunOwner, Queueable<TaskList>, Linka
   }
 }
 
-function settingsOf({ options }: AddedTask, settings: TaskSettings): TaskSettings {
-  return options === undefined ? settings : readTaskOptions(options, settings);
+function settingsOf({ definition }: AddedTask, settings: TaskSettings): TaskSettings {
+  return definition === undefined ? settings : readTaskOptions(definition.options, settings, definition.isElsewhere);
 }
 
 function hasSlot({ is }: State): boolean {

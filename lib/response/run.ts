@@ -35,7 +35,7 @@ export class Run implements AttemptOwner {
 
   /** Returns true if the attempt ended synchronously. Otherwise the owner is told later, unless the attempt is dropped. */
   start(): boolean {
-    return this.attempt.run(this.task, this.settings.timeout, this);
+    return this.attempt.run(this.task, this.settings, this);
   }
 
   /** Makes the next attempt. */

@@ -5,6 +5,7 @@ import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { isAwaitable, writeStack } from '../foreign-value.js';
 import type { Call } from './call.js';
+import type { AttemptLimits } from './options.js';
 import { serializeProgress } from './progress.js';
 import type { Scope, TaskAdder, TaskContext, TaskEnqueuer } from './scope.js';
 import { AttemptTrace, isTraced, type TaskTrace } from './tracing.js';
@@ -26,6 +27,14 @@ export interface AttemptOwner {
   progressed(json: string): void;
 }
 
+/** An attempt that its task's function hands over, to a thread. It ends when what took it says so, also at its time limit. */
+interface Elsewhere {
+  /** Counts from the begin, not from the call: a thread may have to become free. Infinity for none. */
+  readonly timeout: number;
+  /** What the attempt fails with. Set at the time limit. */
+  failure: BackgroundTasksError | undefined;
+}
+
 /**
  * An attempt is also the scope that its task runs in, so whatever the task leaves behind keeps the attempt alive. After its end
  * an attempt therefore holds neither the task, its arguments and its result, nor the owner.
@@ -44,6 +53,7 @@ export class Attempt implements TaskContext, Scope {
   #controller: SignalController | undefined = undefined;
   #abortReason: Error | undefined = undefined;
   #timer: NodeJS.Timeout | undefined = undefined;
+  #elsewhere: Elsewhere | undefined = undefined;
   #trace: AttemptTrace | undefined = undefined;
 
   constructor(identity: TaskIdentity, attempt: number, { response, enqueuer }: Surroundings) {
@@ -85,16 +95,10 @@ export class Attempt implements TaskContext, Scope {
   }
 
   /** Returns true if the attempt is over by then. If not, the owner is told when it is, unless it is dropped before. */
-  run(task: Attemptable, timeout: number, owner: AttemptOwner): boolean {
+  run(task: Attemptable, { timeout, isElsewhere }: AttemptLimits, owner: AttemptOwner): boolean {
     this.#owner = owner;
-    if (timeout !== Number.POSITIVE_INFINITY) {
-      this.#timer = setTimeout(() => {
-        const limit = `within ${timeout} ms`;
-        this.abort(new DOMException(`The task did not end ${limit}`, 'TimeoutError'));
-        const error = new BackgroundTasksError('ERR_TASK_TIMEOUT', `task "${this.name}" did not end ${limit}`);
-        this.#end('failed', error)?.attemptOver(this);
-      }, timeout);
-    }
+    if (isElsewhere) this.#elsewhere = { timeout, failure: undefined };
+    else if (timeout !== Number.POSITIVE_INFINITY) this.#limit(timeout);
     if (isTraced()) {
       const { id, name, attempt } = this;
       this.#trace = new AttemptTrace(task.trace({ id, name, attempt }));
@@ -112,6 +116,15 @@ export class Attempt implements TaskContext, Scope {
     }
     this.#end('succeeded', result);
     return true;
+  }
+
+  /** To be called when an attempt elsewhere begins: from then on its time counts. Undefined if it has no time limit. */
+  get onBegin(): (() => void) | undefined {
+    const timeout = this.#elsewhere?.timeout;
+    if (timeout === undefined || timeout === Number.POSITIVE_INFINITY) return undefined;
+    return () => {
+      if (this.state === 'running') this.#limit(timeout);
+    };
   }
 
   /** Returns what the attempt returned, or what it threw or rejected with, and forgets it. */
@@ -148,7 +161,20 @@ export class Attempt implements TaskContext, Scope {
       result = error;
     }
     if (this.state !== 'running') return;
-    this.#end(state, result)?.attemptOver(this);
+    const late = this.#elsewhere?.failure;
+    if (late === undefined) this.#end(state, result)?.attemptOver(this);
+    else this.#end('failed', late)?.attemptOver(this);
+  }
+
+  #limit(timeout: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      const limit = `within ${timeout} ms`;
+      const error = new BackgroundTasksError('ERR_TASK_TIMEOUT', `task "${this.name}" did not end ${limit}`);
+      if (this.#elsewhere !== undefined) this.#elsewhere.failure = error;
+      this.abort(new DOMException(`The task did not end ${limit}`, 'TimeoutError'));
+      if (this.#elsewhere === undefined) this.#end('failed', error)?.attemptOver(this);
+    }, timeout);
   }
 
   /** Returns the owner and forgets it. */

@@ -25,9 +25,15 @@ export interface TaskOptions {
   whileRunning?: 'keep' | 'again' | undefined;
 }
 
-export interface TaskSettings {
+/** What an attempt needs to know. */
+export interface AttemptLimits {
   /** Infinity for none. */
   readonly timeout: number;
+  /** Whether the task's function hands the attempt over, to a thread: see task.ts. */
+  readonly isElsewhere: boolean;
+}
+
+export interface TaskSettings extends AttemptLimits {
   /** Undefined if there is only one attempt. */
   readonly backoff: Backoff | undefined;
   readonly when: Condition;
@@ -45,9 +51,14 @@ export function copyTaskOptions(options: TaskOptions): TaskOptions {
 }
 
 /** The task's own options over the settings of the middleware. The options have passed {@link checkTaskOptions}. */
-export function readTaskOptions({ timeout, retries, when }: TaskOptions, defaults = noTaskSettings): TaskSettings {
+export function readTaskOptions(
+  { timeout, retries, when }: TaskOptions,
+  defaults = noTaskSettings,
+  isElsewhere = false,
+): TaskSettings {
   return {
     timeout: timeout ?? defaults.timeout,
+    isElsewhere,
     backoff: retries === undefined ? defaults.backoff : readRetries(retries),
     when: when === undefined ? defaults.when : readWhen(when),
   };
@@ -56,9 +67,14 @@ export function readTaskOptions({ timeout, retries, when }: TaskOptions, default
 /** The options that the middleware has too. */
 export const attemptChecks = { timeout: isTimeout, retries: isRetries, when: isWhen };
 
-const noTaskSettings: TaskSettings = { timeout: Number.POSITIVE_INFINITY, backoff: undefined, when: undefined };
+const noTaskSettings: TaskSettings = {
+  timeout: Number.POSITIVE_INFINITY,
+  isElsewhere: false,
+  backoff: undefined,
+  when: undefined,
+};
 
-const taskOptionChecks: Checks<TaskOptions> = {
+export const taskOptionChecks: Checks<TaskOptions> = {
   ...attemptChecks,
   delay: (value) =>
     typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER ? undefined : 'milliseconds from 0',

@@ -43,14 +43,9 @@ export function task(
   name: string,
   ...rest: [handler?: AnyFunction | TaskOptions | undefined, options?: TaskOptions | undefined]
 ): Task | RemoteTask {
-  if (typeof name !== 'string' || name === '') {
-    throw new BackgroundTasksError(
-      'ERR_INVALID_TASK',
-      `task(): the name must be a string that is not empty, not ${inspectShort(name)}`,
-    );
-  }
+  checkName('task()', name);
   const [handler, options = {}] = rest;
-  if (typeof handler === 'function') return localTask(name, handler, options);
+  if (typeof handler === 'function') return localTask(name, handler, options, false);
   // A handler that is undefined has usually been misspelled.
   if (rest.length > 1 || (rest.length === 1 && (!isObject(handler) || types.isPromise(handler)))) {
     throw new BackgroundTasksError(
@@ -61,10 +56,33 @@ export function task(
   return remoteTask(name, handler ?? {});
 }
 
+/**
+ * A task whose function hands its attempts over to something else, such as a thread. What takes an attempt calls its
+ * `onBegin`. The attempt ends when the promise has settled, and not before that.
+ *
+ * @throws as {@link task} does.
+ */
+export function taskElsewhere<A extends readonly unknown[], R>(
+  of: string,
+  name: string,
+  handler: (...args: A) => Promise<R>,
+  options: TaskOptions,
+): Task<A, Promise<R>> {
+  checkName(of, name);
+  return localTask(name, handler, options, true);
+}
+
+function checkName(of: string, name: unknown): void {
+  if (typeof name === 'string' && name !== '') return;
+  const message = `${of}: the name must be a string that is not empty, not ${inspectShort(name)}`;
+  throw new BackgroundTasksError('ERR_INVALID_TASK', message);
+}
+
 function localTask<A extends readonly unknown[], R>(
   name: string,
   handler: (...args: A) => R,
   options: TaskOptions,
+  isElsewhere: boolean,
 ): Task<A, R> {
   if (types.isGeneratorFunction(handler)) {
     throw new BackgroundTasksError(
@@ -76,9 +94,9 @@ function localTask<A extends readonly unknown[], R>(
   const own = copyTaskOptions(options);
   const callable = Object.defineProperty((...args: A): R => handler(...args), 'name', { value: name });
   const defined = Object.assign(callable, {
-    with: (changed: TaskOptions): Task<A, R> => localTask(name, handler, changedOptions(own, changed)),
+    with: (changed: TaskOptions): Task<A, R> => localTask(name, handler, changedOptions(own, changed), isElsewhere),
   });
-  define(defined, name, own);
+  define(defined, name, own, isElsewhere);
   return defined;
 }
 
@@ -89,7 +107,7 @@ function remoteTask<A extends readonly unknown[]>(name: string, options: TaskOpt
     name,
     with: (changed) => remoteTask(name, changedOptions(own, changed)),
   };
-  define(defined, name, own);
+  define(defined, name, own, false);
   return defined;
 }
 
@@ -104,6 +122,8 @@ export interface Definition {
   readonly task: object;
   readonly name: string;
   readonly options: TaskOptions;
+  /** Whether the function hands its attempts over: see {@link taskElsewhere}. */
+  readonly isElsewhere: boolean;
 }
 
 /** The same in every copy of this package: an application may load several, of different versions. */
@@ -116,8 +136,8 @@ interface Defined {
 /** The tasks that were made here, and the tasks of other copies that have been checked. */
 const definitions = new WeakMap<object, Definition>();
 
-function define(task: object, name: string, options: TaskOptions): void {
-  const definition = Object.freeze({ task, name, options: Object.freeze(options) });
+function define(task: object, name: string, options: TaskOptions, isElsewhere: boolean): void {
+  const definition = Object.freeze({ task, name, options: Object.freeze(options), isElsewhere });
   definitions.set(task, definition);
   Object.defineProperty(task, definitionKey, { value: definition });
 }
@@ -147,7 +167,8 @@ function adopt(task: object, found: unknown): Definition | undefined {
   if (foreign?.task !== task || typeof foreign.name !== 'string' || !isObject(foreign.options)) return undefined;
   const { name, options } = foreign;
   checkTaskOptions(options, `task "${name}" of another copy of express-background-tasks`);
-  const definition = { task, name, options: copyTaskOptions(options) };
+  // The attempts of this copy are not those that the other copy hands over.
+  const definition = { task, name, options: copyTaskOptions(options), isElsewhere: false };
   definitions.set(task, definition);
   return definition;
 }
