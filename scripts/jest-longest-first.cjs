@@ -4,8 +4,11 @@
 const { default: Sequencer } = require('@jest/test-sequencer');
 
 const longest = [
+  'installed',
   'celery-rabbitmq-node',
   'project-setups',
+  'tutorial',
+  'programs',
   'pg-boss-conformance',
   'pg-boss-conformance-operations',
   'bullmq-conformance',

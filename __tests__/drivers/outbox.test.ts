@@ -1,4 +1,4 @@
-// The outbox under "Transactions" in docs/engines.md, as a reader copies it: each committed row is enqueued, at least once.
+// The outbox in docs/how-to/transactions.md, as a reader copies it: each committed row is enqueued, at least once.
 
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -12,8 +12,8 @@ import { describeWith } from './requirements.js';
 type SendOutbox = () => Promise<void>;
 
 describeWith({ server: ['PostgreSQL', 5432] }, 'the outbox of the documentation', () => {
-  const engines = readFileSync(join(__dirname, '../../docs/engines.md'), 'utf8');
-  const [code = ''] = /^async function sendOutbox.*?^}$/ms.exec(engines) ?? [];
+  const page = readFileSync(join(__dirname, '../../docs/how-to/transactions.md'), 'utf8');
+  const [code = ''] = /^async function sendOutbox.*?^}$/ms.exec(page) ?? [];
   const sendReceipt = task('send receipt', (_order: number) => {});
   const schema = `outbox_${randomUUID().replaceAll('-', '')}`;
   const pool = new Pool({

@@ -1,5 +1,5 @@
-// Suites that need a newer Node or a server: where it is missing they are skipped, and one line says so. With the
-// environment variable REQUIRE_SERVICES=1 a missing server fails instead.
+// Suites that need a newer Node, a server or packages from the npm registry: where that is missing they are skipped, and one
+// line says so. With the environment variable REQUIRE_SERVICES=1 a missing server fails instead.
 
 import { spawnSync } from 'node:child_process';
 
@@ -10,6 +10,8 @@ export interface Requirements {
   server?: readonly [name: string, port: number];
   /** A program that must be there: it is run with these arguments. */
   program?: readonly [file: string, ...args: string[]];
+  /** Whether it installs packages that this repository has not: that takes its time, and INSTALL_FROM_NPM=1 asks for it. */
+  npm?: boolean;
 }
 
 export function describeWith(requirements: Requirements, title: string, body: () => void): void {
@@ -24,10 +26,11 @@ export function describeWith(requirements: Requirements, title: string, body: ()
   });
 }
 
-function missing({ node = 0, server, program }: Requirements): string | undefined {
+function missing({ node = 0, server, program, npm = false }: Requirements): string | undefined {
   if (Number.parseInt(process.versions.node, 10) < node) {
     return `it needs Node ${node}, this is ${process.versions.node}`;
   }
+  if (npm && process.env['INSTALL_FROM_NPM'] !== '1') return 'it installs packages: INSTALL_FROM_NPM=1 runs it';
   const reason = missingServer(server) ?? missingProgram(program);
   const { REQUIRE_SERVICES } = process.env;
   if (reason !== undefined && REQUIRE_SERVICES === '1') throw new Error(`REQUIRE_SERVICES=1, but ${reason}`);
