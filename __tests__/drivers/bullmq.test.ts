@@ -223,7 +223,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     const engine = closing(bullmq({ connection, queue }));
     const runs = new Notes<number>();
     await engine.get(randomUUID()); // It is connected.
-    const stored = Array.from({ length: 2000 }, (_, number) => send(engine, { name: 'a', args: [number] }));
+    const stored = Array.from({ length: 1000 }, (_, number) => send(engine, { name: 'a', args: [number] }));
     const start = performance.now();
     let isOver = false;
     let longest = 0;
