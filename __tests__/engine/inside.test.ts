@@ -71,15 +71,19 @@ describe.each(calls)('%s in a task', (_title, close) => {
   it('waits if the call is made by something that an ended task has left behind', async () => {
     const events: string[] = [];
     const engine = createEngine(driver(events));
-    const [over, rest] = [deferred(), deferred()];
+    const [over, begun, rest] = [deferred(), deferred(), deferred()];
     let late = Promise.resolve();
     const leaves = task('leaves', () => {
       late = over.promise.then(() => close(engine, worker)).then(() => void events.push('closed'));
     });
-    const hangs = task('hangs', () => rest.promise);
+    const hangs = task('hangs', () => {
+      begun.resolve();
+      return rest.promise;
+    });
     const worker = await engine.work([leaves, hangs]);
-    await engine.enqueue(leaves);
     await engine.enqueue(hangs);
+    await begun.promise;
+    await engine.enqueue(leaves);
     while (!events.includes('leaves succeeded')) await sleep(1);
     over.resolve();
     await sleep(5);
