@@ -173,15 +173,20 @@ describe('headers', () => {
   });
 
   it.each([
-    ['are no object', 'nonsense'],
-    ['are more than 8 kB together', { large: 'x'.repeat(9000) }],
-  ])('are left out where they %s', async (_title, headers) => {
+    ['are no object', 'nonsense', {}],
+    ['are too large', { large: 'x'.repeat(9000) }, {}],
+    [
+      'are more than 8 kB together',
+      { baggage: 'x'.repeat(8100), tenant: 'a', traceparent: '0'.repeat(55) },
+      'the rest',
+    ],
+  ])('are left out where they %s, the largest first', async (_title, headers, left) => {
     on<EnqueueTrace>(enqueues.start, ({ message }) => {
       message.headers = headers as Record<string, string>;
     });
     const seen = headersInWorker();
     await engine.enqueue(mail, 'a');
     await engine.drain([mail]);
-    expect(seen).toEqual([{}]);
+    expect(seen).toEqual([left === 'the rest' ? { tenant: 'a', traceparent: '0'.repeat(55) } : left]);
   });
 });

@@ -1,7 +1,7 @@
 // The instrumentation, with OpenTelemetry's own SDK in this process.
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import { diag, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import { registerInstrumentations } from '@opentelemetry/instrumentation';
 import express from 'express';
 import { backgroundTasks, currentTask, NonRetryableError, task } from '../../lib/index';
@@ -9,6 +9,7 @@ import { BackgroundTasksInstrumentation, type InstrumentationConfig } from '../.
 import { name, version } from '../../lib/opentelemetry/version';
 import { type MemoryEngine, memory } from '../../lib/testing/index';
 import { deferred } from '../fixtures/deferred';
+import { hostileErrors } from '../fixtures/hostile';
 import { serve } from '../fixtures/serve';
 import { makeSdk, type Sdk, startSdk } from './fixtures/sdk';
 
@@ -203,6 +204,39 @@ describe('a stored task', () => {
       status: { code: SpanStatusCode.ERROR, message: 'null' },
       attributes: { 'error.type': 'Error' },
     });
+  });
+
+  it.each(Object.entries(hostileErrors))('ends the span of a task that fails with %s', async (_title, make) => {
+    instrument();
+    const failing = task('failing', () => {
+      throw make();
+    });
+    await engine.enqueue(failing);
+    await engine.drain([failing], { onError: () => {} });
+    expect(sdk.span('process failing').status.code).toBe(SpanStatusCode.ERROR);
+  });
+
+  it("reports what the SDK throws to OpenTelemetry's own logger, and to nobody else", async () => {
+    const refuses = new Error('no spans today');
+    const error = jest.fn();
+    diag.setLogger({ error, warn() {}, info() {}, debug() {}, verbose() {} });
+    instrument().setTracerProvider({
+      getTracer: () => ({
+        startSpan: () => {
+          throw refuses;
+        },
+        startActiveSpan: () => {
+          throw refuses;
+        },
+      }),
+    });
+    const run = jest.fn();
+    const works = task('works', run);
+    await engine.enqueue(works);
+    await engine.drain([works]);
+    expect(run).toHaveBeenCalledTimes(1);
+    expect(error).toHaveBeenCalledWith(expect.stringContaining('a span or a metric was lost'), refuses);
+    diag.disable();
   });
 
   it('keeps the "wrap" of another subscriber', async () => {

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import express from 'express';
 import { Registry } from 'prom-client';
-import { backgroundTasks, type EngineStats, type TaskEngine, task } from '../../lib/index';
+import { BackgroundTasksError, backgroundTasks, type EngineStats, type TaskEngine, task } from '../../lib/index';
 import { type CollectOptions, collectTasks } from '../../lib/prometheus/index';
 import { type MemoryEngine, memory } from '../../lib/testing/index';
 import { deferred } from '../fixtures/deferred';
@@ -143,6 +143,30 @@ describe('collectTasks', () => {
     expect(await lines('background_tasks_queue_up')).toEqual(['background_tasks_queue_up 0']);
     expect(await lines('background_tasks_queue_tasks')).toEqual([]);
     expect(await lines('background_tasks_queue_oldest_due_seconds')).toEqual([]);
+  });
+
+  it('has no figures of the queue of an engine that cannot count, and says so once', async () => {
+    const handsOver: TaskEngine = Object.assign(Object.create(engine), {
+      stats: () => Promise.reject(new BackgroundTasksError('ERR_INVALID_OPTION', 'mine: it cannot count')),
+    });
+    const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+    collect({ engine: handsOver });
+    expect(await lines('background_tasks_queue_up')).toEqual([]);
+    expect(await lines('background_tasks_queue_tasks')).toEqual([]);
+    expect(warn.mock.calls).toEqual([[expect.stringContaining('it cannot count'), 'BackgroundTasksWarning']]);
+    warn.mockRestore();
+  });
+
+  it('has figures of the queue that are not added up for the processes of a cluster', async () => {
+    collect({ engine, tasks: backgroundTasks() });
+    const metrics = await registry.getMetricsAsJSON();
+    const aggregators = Object.fromEntries(metrics.map(({ name, aggregator }) => [name, aggregator]));
+    expect(aggregators).toMatchObject({
+      background_tasks_queue_up: 'max',
+      background_tasks_queue_tasks: 'max',
+      background_tasks_queue_oldest_due_seconds: 'max',
+      background_tasks_pending: 'sum',
+    });
   });
 
   it('makes no more than 200 names', async () => {

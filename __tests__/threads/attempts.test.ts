@@ -328,6 +328,25 @@ describe('waiting for a free thread', () => {
     expect([...counts]).toEqual([0, 1, 2]);
   });
 
+  it('does not begin for a task that was cancelled before', async () => {
+    const own = openThreads({ maxThreads: 1 });
+    const { respond } = await serveTasks();
+    const other = workTask(own, 'computeFor')(1000).then(() => 'the thread is free');
+    const sum = workTask(own, 'default');
+    const handles: TaskHandle[] = [];
+    const first = new Promise((resolve) => {
+      void respond((tasks) => {
+        const cancelItself = async (): Promise<void> => {
+          handles[0]?.cancel();
+          await sum(1).catch((error: Error) => resolve(error.name));
+        };
+        handles.push(tasks.add(cancelItself));
+      });
+    });
+    expect(await Promise.race([first, other])).toBe('AbortError');
+    await other;
+  });
+
   it('ends at once while the thread starts, too', async () => {
     const slow = openThreads({
       execArgv: ['--require', require.resolve('./fixtures/slow-start.cjs')],

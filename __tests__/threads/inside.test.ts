@@ -42,6 +42,16 @@ describe('the task of a thread', () => {
     expect(task.end()).toBe('100');
   });
 
+  it('keeps their order: what was held back does not follow what was sent after it', async () => {
+    const { task, reports } = begin();
+    for (let number = 1; number <= 21; number++) task.progress(number);
+    const start = performance.now();
+    while (performance.now() - start < 60); // The thread does not yield.
+    task.progress(22);
+    await sleep(60);
+    expect(reports.slice(20)).toEqual([22]);
+  });
+
   it('has reported nothing where what it reported is no JSON', () => {
     const { task, reports } = begin();
     task.progress(undefined);
@@ -88,6 +98,17 @@ describe('the signal of a thread', () => {
     await event;
     expect([signal.aborted, next.task.signal.aborted]).toEqual([false, true]);
   });
+});
+
+it('a signal that is asked for after the end of its task says nothing of the next one', async () => {
+  const { task, slots } = begin();
+  task.end();
+  const { signal } = task;
+  const next = begin(slots);
+  const event = new Promise((resolve) => next.task.signal.addEventListener('abort', resolve));
+  slots.abort(0, abortReasons.cancelled);
+  await event;
+  expect([signal.aborted, next.task.signal.aborted]).toEqual([false, true]);
 });
 
 describe('the shared memory', () => {

@@ -33,11 +33,21 @@ export function parseHeaders(json: unknown): Headers | undefined {
   }
 }
 
-/** Undefined for what holds no headers, and where they are too large together. */
+/**
+ * Undefined for what holds no headers. Where they are too large together the shortest stay: one that comes from a client, such as
+ * its baggage, must not take the others along.
+ */
 function stringsOf(value: unknown): Headers | undefined {
   if (!isObject(value)) return undefined;
-  const headers = Object.fromEntries(Object.entries(value).filter(isHeader));
-  return Buffer.byteLength(JSON.stringify(headers)) > largest ? undefined : headers;
+  const headers = Object.entries(value).filter(isHeader);
+  if (sizeOf(headers) <= largest) return Object.fromEntries(headers);
+  headers.sort(([, a], [, b]) => b.length - a.length);
+  while (sizeOf(headers) > largest) headers.shift();
+  return Object.fromEntries(headers);
+}
+
+function sizeOf(headers: [string, string][]): number {
+  return Buffer.byteLength(JSON.stringify(Object.fromEntries(headers)));
 }
 
 function isHeader(entry: [string, unknown]): entry is [string, string] {

@@ -50,5 +50,13 @@ export interface Failure {
 /** Of whatever a task has thrown. */
 export function failureOf(error: unknown): Failure {
   const written = serializeError(error);
-  return { ...written, type: error instanceof BackgroundTasksError ? error.code : written.name };
+  return { ...written, type: codeOf(error) ?? written.name };
+}
+
+function codeOf(error: unknown): string | undefined {
+  try {
+    return error instanceof BackgroundTasksError ? error.code : undefined;
+  } catch {
+    return undefined; // A proxy may throw here.
+  }
 }

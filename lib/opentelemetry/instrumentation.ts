@@ -2,7 +2,7 @@
 // class, whose part is to patch modules: here two tracing channels tell all there is to know.
 
 import { tracingChannel } from 'node:diagnostics_channel';
-import { type MeterProvider, metrics, type TracerProvider, trace } from '@opentelemetry/api';
+import { diag, type MeterProvider, metrics, type TracerProvider, trace } from '@opentelemetry/api';
 import { isEngine, type TaskEngine } from '../engine/engine.js';
 import type { EnqueueTrace } from '../engine/tracing.js';
 import { type BackgroundTasksMiddleware, isMiddleware } from '../middleware.js';
@@ -92,8 +92,8 @@ export class BackgroundTasksInstrumentation {
 
   readonly #attempts = {
     start: (attempt: TaskTrace): void => {
-      this.#metrics.begin(attempt);
-      this.#spans.beginAttempt(attempt);
+      safely(() => this.#metrics.begin(attempt));
+      safely(() => this.#spans.beginAttempt(attempt));
     },
     end: (attempt: TaskTrace): void => {
       // Of an attempt that is awaited, asyncEnd follows.
@@ -105,19 +105,19 @@ export class BackgroundTasksInstrumentation {
   };
 
   readonly #enqueues = {
-    start: (enqueue: EnqueueTrace): void => this.#spans.beginEnqueue(enqueue),
+    start: (enqueue: EnqueueTrace): void => safely(() => this.#spans.beginEnqueue(enqueue)),
     end: ignore,
     asyncStart: ignore,
     asyncEnd: (enqueue: EnqueueTrace): void => {
-      this.#spans.endEnqueue(enqueue);
-      this.#metrics.enqueued(enqueue);
+      safely(() => this.#spans.endEnqueue(enqueue));
+      safely(() => this.#metrics.enqueued(enqueue));
     },
     error: ignore,
   };
 
   #endAttempt(attempt: TaskTrace): void {
-    this.#spans.end(attempt);
-    this.#metrics.end(attempt);
+    safely(() => this.#spans.end(attempt));
+    safely(() => this.#metrics.end(attempt));
   }
 }
 
@@ -125,3 +125,12 @@ const attempts = tracingChannel<unknown, TaskTrace>('express-background-tasks:ta
 const enqueues = tracingChannel<unknown, EnqueueTrace>('express-background-tasks:enqueue');
 
 function ignore(): void {}
+
+/** What a subscriber of a channel throws ends the process. A propagator, a sampler or a processor of the SDK may throw. */
+function safely(tell: () => void): void {
+  try {
+    tell();
+  } catch (error) {
+    diag.error(`${name}: a span or a metric was lost`, error);
+  }
+}

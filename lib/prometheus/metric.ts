@@ -1,6 +1,6 @@
 // The metrics of prom-client with their names, which its types keep for themselves.
 
-import { Counter, Gauge, Histogram, type Metric } from 'prom-client';
+import { type Aggregator, Counter, Gauge, Histogram, type Metric } from 'prom-client';
 
 export interface Named<M extends Metric = Metric> {
   readonly name: string;
@@ -10,14 +10,15 @@ export interface Named<M extends Metric = Metric> {
 // They are registered all at once, not each where it is made.
 const registers: [] = [];
 
-/** `collect` is called by each scrape. */
+/** `collect` is called by each scrape. `aggregator`: what prom-client makes of the figures of several processes of a cluster. */
 export function gauge<L extends string = never>(
   name: string,
   help: string,
   labelNames: L[],
   collect: (gauge: Gauge<L>) => void | Promise<void>,
+  aggregator: Aggregator = 'sum',
 ): Named<Gauge<L>> {
-  const metric: Gauge<L> = new Gauge({ name, help, labelNames, registers, collect: () => collect(metric) });
+  const metric: Gauge<L> = new Gauge({ name, help, labelNames, registers, aggregator, collect: () => collect(metric) });
   return { name, metric };
 }
 

@@ -2,10 +2,14 @@
 
 import { clearTimeout, setTimeout, wallClockTime } from '../clock.js';
 import type { EngineStats, TaskEngine } from '../engine/engine.js';
+import { BackgroundTasksError } from '../errors.js';
 import { gauge, type Named } from './metric.js';
 
 /** For how long a scrape waits for the figures, in ms. */
 const patience = 25;
+
+/** In a cluster each of them counts the same store. */
+const everyProcessSaysTheSame = 'max';
 
 export function queueMetrics(engine: TaskEngine | undefined): Named[] {
   if (engine === undefined) return [];
@@ -17,19 +21,27 @@ export function queueMetrics(engine: TaskEngine | undefined): Named[] {
       [],
       async (metric) => {
         await latest.look();
-        metric.set(latest.stats === undefined ? 0 : 1);
+        metric.remove();
+        if (!latest.isUnable) metric.set(latest.stats === undefined ? 0 : 1);
       },
+      everyProcessSaysTheSame,
     ),
-    gauge('background_tasks_queue_tasks', 'Tasks of the engine.', ['state'], async (metric) => {
-      await latest.look();
-      metric.reset();
-      if (latest.stats === undefined) return;
-      const { due, queued, running, failed } = latest.stats;
-      metric.set({ state: 'due' }, due);
-      metric.set({ state: 'delayed' }, queued - due);
-      metric.set({ state: 'running' }, running);
-      metric.set({ state: 'failed' }, failed);
-    }),
+    gauge(
+      'background_tasks_queue_tasks',
+      'Tasks of the engine.',
+      ['state'],
+      async (metric) => {
+        await latest.look();
+        metric.reset();
+        if (latest.stats === undefined) return;
+        const { due, queued, running, failed } = latest.stats;
+        metric.set({ state: 'due' }, due);
+        metric.set({ state: 'delayed' }, queued - due);
+        metric.set({ state: 'running' }, running);
+        metric.set({ state: 'failed' }, failed);
+      },
+      everyProcessSaysTheSame,
+    ),
     gauge(
       'background_tasks_queue_oldest_due_seconds',
       'For how long the oldest task that may run has waited.',
@@ -41,6 +53,7 @@ export function queueMetrics(engine: TaskEngine | undefined): Named[] {
         const { oldestDueAt } = latest.stats;
         metric.set(oldestDueAt === undefined ? 0 : Math.max(0, wallClockTime() - oldestDueAt.getTime()) / 1000);
       },
+      everyProcessSaysTheSame,
     ),
   ];
 }
@@ -48,6 +61,8 @@ export function queueMetrics(engine: TaskEngine | undefined): Named[] {
 class LatestStats {
   /** Undefined where the engine could not tell. */
   stats: EngineStats | undefined = undefined;
+  /** An engine that hands its tasks over, such as Celery's, cannot count them. */
+  isUnable = false;
   readonly #engine: TaskEngine;
   #looking: Promise<void> | undefined = undefined;
 
@@ -69,10 +84,21 @@ class LatestStats {
   async #ask(): Promise<void> {
     try {
       this.stats = await this.#engine.stats();
-    } catch {
+    } catch (error) {
       this.stats = undefined; // The scrape goes on: background_tasks_queue_up tells.
+      if (!this.isUnable && isInvalid(error)) {
+        this.isUnable = true;
+        process.emitWarning(
+          `collectTasks(): there are no figures of the queue: ${error.message}`,
+          'BackgroundTasksWarning',
+        );
+      }
     } finally {
       this.#looking = undefined;
     }
   }
+}
+
+function isInvalid(error: unknown): error is BackgroundTasksError {
+  return error instanceof BackgroundTasksError && error.code === 'ERR_INVALID_OPTION';
 }

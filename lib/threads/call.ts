@@ -74,9 +74,13 @@ export class Call {
     this.#onAbort = onAbort;
   }
 
+  throwIfAborted(): void {
+    if (this.#reason !== undefined) throw this.#reason.reason;
+  }
+
   /** Throws if the call was aborted. */
   begin(slot: number): CallMessage {
-    if (this.#reason !== undefined) throw this.#reason.reason;
+    this.throwIfAborted();
     this.#slot = slot;
     this.#onAbort = (reason) => this.#end(reason, slot);
     const { task, module, exported } = this.#target;

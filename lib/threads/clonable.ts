@@ -15,7 +15,7 @@ export function isSurelyClonable(value: unknown): boolean {
 function lookAt(value: unknown, left: number): number {
   if (!isObject(value)) return typeof value === 'symbol' ? -1 : left - 1;
   if (ArrayBuffer.isView(value)) return value.byteLength > 0 ? left - 1 : -1; // It may be detached.
-  if (types.isProxy(value) || !isPlain(value)) return -1;
+  if (types.isProxy(value) || types.isModuleNamespaceObject(value) || !isPlain(value)) return -1;
   let rest = left - 1;
   for (const property of Object.values(Object.getOwnPropertyDescriptors(value))) {
     if (rest < 0 || property.get !== undefined) return -1;

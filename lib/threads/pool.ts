@@ -49,6 +49,7 @@ export class Pool implements CallOwner {
     const call = new Call(target, args, scope.getStore()?.task, this);
     this.#open++;
     try {
+      call.throwIfAborted(); // Before it waits for a thread.
       return await this.#run(call, this.#freeSlots.pop() ?? (await this.#wait(call)));
     } finally {
       call.over();

@@ -14,9 +14,10 @@ export class ThreadSignal {
   readonly #task: string;
   #reason: Error | undefined = undefined;
   /** The slot is another call's then. */
-  #isOver = false;
+  #isOver: boolean;
 
-  constructor(slots: Slots, slot: number, task: string) {
+  constructor(slots: Slots, slot: number, task: string, isOver: boolean) {
+    this.#isOver = isOver;
     this.#slots = slots;
     this.#slot = slot;
     this.#task = task;
@@ -30,7 +31,7 @@ export class ThreadSignal {
         },
       },
     });
-    void this.#follow();
+    if (!isOver) void this.#follow();
   }
 
   get signal(): AbortSignal {

@@ -38,7 +38,7 @@ export class ThreadTask implements TaskContext, Scope {
   }
 
   get signal(): AbortSignal {
-    this.#signal ??= new ThreadSignal(this.#slots, this.#slot, this.name);
+    this.#signal ??= new ThreadSignal(this.#slots, this.#slot, this.name, this.#isOver);
     return this.#signal.signal;
   }
 
@@ -84,6 +84,8 @@ export class Reports {
     }
     if (this.#left > 0) {
       this.#left--;
+      clearTimeout(this.#timer); // What it holds is older.
+      this.#timer = undefined;
       this.#send(json);
     } else {
       this.#late = json;
