@@ -556,6 +556,33 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         await over(engine, third.id);
       });
 
+      for (const end of ['cancel', 'remove'] as const) {
+        test(`the end of the one behind, by ${end}(), leaves the one that runs as it is, and the key to others`, async () => {
+          const engine = await openEngine();
+          const started = new Seen<number>();
+          const gate = new Gate();
+          const waits = task(
+            'conformance.waits',
+            async (value: number) => {
+              started.add(value);
+              await gate.opened;
+            },
+            { key: 'k', whileRunning: 'again' },
+          );
+          await engine.work([waits]);
+          const first = await engine.enqueue(waits, 1);
+          await started.count(1);
+          const second = await engine.enqueue(waits, 2);
+          await (end === 'cancel' ? engine.cancel(second.id) : engine.remove(second.id));
+          expect(await engine.get(first.id)).toMatchObject({ state: 'running', attempts: 1 });
+          const third = await engine.enqueue(waits, 3);
+          gate.open();
+          expect(await over(engine, first.id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+          expect(await over(engine, third.id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+          expect(started.all).toEqual([1, 3]);
+        });
+      }
+
       test('is refused without a key', async () => {
         const engine = await openEngine();
         const refused = engine.enqueue(numbers.with({ whileRunning: 'again' }), 1);
@@ -683,6 +710,19 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         expect(await engine.unschedule('nightly')).toBe(true);
         expect(await engine.unschedule('nightly')).toBe(false);
         expect((await engine.schedules()).map(({ name }) => name)).toEqual(['hourly']);
+      });
+
+      test('is made again at each start: a slot that came meanwhile is not lost, until its times change', async () => {
+        const engine = await openEngine();
+        const nextRunAt = async (): Promise<Date | undefined> => (await engine.schedules())[0]?.nextRunAt;
+        await engine.schedule('every second', { cron: '* * * * * *' }, numbers, 1);
+        const slot = await nextRunAt();
+        await sleep(1500); // Nobody works.
+        await engine.schedule('every second', { cron: '* * * * * *' }, numbers, 2);
+        expect(await nextRunAt()).toEqual(slot);
+        expect(await engine.schedules()).toMatchObject([{ args: [2] }]);
+        await engine.schedule('every second', { cron: '0 3 * * *' }, numbers, 2);
+        expect(Number(await nextRunAt())).toBeGreaterThan(Number(slot) + 1000);
       });
 
       const bad: [string, Parameters<TaskEngine['schedule']>[1]][] = [

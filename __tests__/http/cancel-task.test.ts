@@ -75,10 +75,11 @@ describe.each(expresses)('cancelTask() on Express %s', (_version, express) => {
     }
   });
 
-  it('never cancels by GET or HEAD, also where it is mounted for all methods', async () => {
+  it('never cancels by GET, HEAD or OPTIONS, also where it is mounted for all methods', async () => {
     const { id } = await engine.enqueue(quick, 'secret');
     expect(await (await fetch(`${url}/any/${id}`)).text()).toBe('the next handler');
     expect((await fetch(`${url}/any/${id}`, { method: 'HEAD' })).status).toBe(200);
+    await fetch(`${url}/any/${id}`, { method: 'OPTIONS' });
     expect(await engine.get(id)).toMatchObject({ state: 'queued' });
     expect((await fetch(`${url}/any/${id}`, { method: 'POST' })).status).toBe(204);
   });

@@ -31,6 +31,12 @@ describe.each(expresses)('taskHealth() on Express %s', (_version, express) => {
     await engine.close();
   });
 
+  it('takes the word of a worker that gives no reason', async () => {
+    const worker = { health: () => ({ healthy: false, lastPollAt: undefined, running: 0 }), close: async () => {} };
+    const ask = await mount({ workers: [worker as unknown as TaskWorker] });
+    expect(await ask()).toEqual(ill('a worker is not healthy'));
+  });
+
   it('tells of a worker that no longer looks, also of one that was started later', async () => {
     const engine = memory();
     const workers: TaskWorker[] = [];

@@ -12,6 +12,7 @@ import { createServer as createHttpsServer, get as getSecurely } from 'node:http
 import type { AddressInfo, Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { connect as connectTls } from 'node:tls';
+import { promisify } from 'node:util';
 import express, { type Response } from 'express';
 import { task, taskStatus } from '../../lib/index.js';
 import { type AnyHttpServer, StoppableServer } from '../../lib/shutdown/stoppable-server.js';
@@ -375,6 +376,19 @@ describe('over HTTP/2', () => {
     expect(await text(response)).toBe('answered');
     expect(await stopped).toBe(0);
   });
+});
+
+it('nothing is left of requests that wait on a connection which is gone', async () => {
+  const { handle, came } = waiting();
+  const { server, stoppable, port, urls } = await serve(handle);
+  const socket = await open(port);
+  socket.write('GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n');
+  await came.promise;
+  while (urls.length < 2) await new Promise(setImmediate);
+  const connections = (): Promise<number> => promisify(server.getConnections.bind(server))();
+  socket.destroy();
+  while ((await connections()) > 0) await new Promise(setImmediate);
+  expect(await stoppable.stop(long)).toBe(0);
 });
 
 it('release() removes its listeners', () => {

@@ -2,6 +2,7 @@
 
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { currentTask, enqueue, type Task, task } from '../../lib/index.js';
 import { memory } from '../../lib/testing/index.js';
@@ -172,6 +173,27 @@ it('drain() reports none of the others as unknown, however long it takes', async
   await engine.enqueue(slow);
   await engine.drain([slow], { onError });
   expect(onError).not.toHaveBeenCalled();
+});
+
+it('runs what waits behind a task that is removed before its retry', async () => {
+  const engine = memory();
+  const behind: string[] = [];
+  const fails = task(
+    'fails',
+    async (then: 'enqueue' | 'run') => {
+      if (then === 'run') return;
+      behind.push((await engine.enqueue(fails, 'run')).id);
+      throw new Error('no');
+    },
+    { key: 'k', whileRunning: 'again', retries: { limit: 1, minDelay: 60_000 } },
+  );
+  const { id } = await engine.enqueue(fails, 'enqueue');
+  const worker = await engine.work([fails], { onError: () => {} });
+  while ((await engine.get(id))?.error === undefined) await sleep(1);
+  expect(await engine.remove(id)).toBe(1);
+  while ((await engine.get(behind[0] ?? ''))?.state !== 'succeeded') await sleep(1);
+  await worker.close();
+  await engine.close();
 });
 
 it('keeps no progress of an attempt that is over, and moves no schedule on that has changed', async () => {

@@ -1,5 +1,6 @@
 // runInResponse(): code that calls after() and enqueue(), without HTTP.
 
+import type { Response } from 'express';
 import { after, currentTask, enqueue, task } from '../../lib/index.js';
 import { memory, runInResponse } from '../../lib/testing/index.js';
 
@@ -60,6 +61,18 @@ it('rejects with what the function throws, once its tasks have run behind a 500'
   await expect(run).rejects.toBe(error);
   expect(ran).toHaveBeenCalledTimes(1);
   expect(outcomes).toEqual([{ statusCode: 500, completed: true }]);
+});
+
+it.each([
+  ['statusCode', (res: Response) => void Object.assign(res, { statusCode: 404 })],
+  ['writeHead()', (res: Response) => void res.writeHead(404).end()],
+])('keeps the status that the function has set by %s', async (_name, answer) => {
+  const run = (res: Response): void => {
+    after(() => {});
+    answer(res);
+  };
+  const { tasks } = await runInResponse(run, { when: 'success' });
+  expect(tasks.map(({ status }) => status)).toEqual(['skipped']);
 });
 
 it('ends the response with the status that is asked for', async () => {

@@ -70,8 +70,14 @@ export class Schedules {
     const next = slotAfter(pattern, this.#now());
     if (next === never) throw invalid(`"cron" must be a pattern that comes, which ${inspectShort(cron)} never does`);
     const definition: Definition = { cron, timeZone, message };
-    const schedule = { name, definition: JSON.stringify(definition), next };
-    await this.#calls.make('the schedule could not be stored', (expired) => store.put(schedule, expired));
+    await this.#calls.make('the schedule could not be stored', async (expired) => {
+      const stored = (await store.list(undefined, expired)).find((schedule) => schedule.name === name);
+      expired.throwIfAborted();
+      const kept = stored && hasTimes(stored, cron, timeZone) ? stored.next : never;
+      // Whoever calls schedule() at each start must not throw away a slot that came meanwhile.
+      const schedule = { name, definition: JSON.stringify(definition), next: Math.min(kept, next) };
+      await store.put(schedule, expired);
+    });
     if (this.#watchedFrom !== undefined) this.#setTimer(Math.min(interval, next - this.#now()));
   }
 
@@ -198,4 +204,13 @@ function slotAfter(pattern: Pattern, time: number): number {
 
 function invalid(reason: string, options?: ErrorOptions): BackgroundTasksError {
   return new BackgroundTasksError('ERR_INVALID_OPTION', `schedule(): ${reason}`, options);
+}
+
+function hasTimes({ definition }: StoredSchedule, cron: string, timeZone: string): boolean {
+  try {
+    const stored: Definition = JSON.parse(definition);
+    return stored.cron === cron && stored.timeZone === timeZone;
+  } catch {
+    return false; // Somebody else has written it.
+  }
 }

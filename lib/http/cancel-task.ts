@@ -4,10 +4,13 @@ import type { RequestHandler } from 'express';
 import type { TaskEngine } from '../engine/engine.js';
 import { answerUnknown, checkRoute } from './task-status.js';
 
+/** RFC 9110, section 9.2.1. */
+const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
+
 /**
  * Returns a handler for `DELETE /tasks/:id`. It answers with 204 if the task never runs, with 202 if it runs and was told to
- * stop, with 409 if it is over already, and with 404 for an unknown id. Requests with GET and HEAD, which must not change
- * anything, are left to the next handler.
+ * stop, with 409 if it is over already, and with 404 for an unknown id. Requests with GET, HEAD, OPTIONS and TRACE,
+ * which must not change anything, are left to the next handler.
  *
  * @throws BackgroundTasksError `ERR_INVALID_OPTION` for what is no engine.
  * @example
@@ -17,7 +20,7 @@ export function cancelTask(engine: TaskEngine): RequestHandler {
   checkRoute('cancelTask()', engine);
 
   return async (req, res, next) => {
-    if (req.method === 'GET' || req.method === 'HEAD') {
+    if (safeMethods.has(req.method)) {
       next();
       return;
     }

@@ -24,7 +24,7 @@ export async function streamStatus(
   res: Response,
 ): Promise<void> {
   if (isOver(record.state) && hasSeen(req.headers['last-event-id'], record)) {
-    res.status(204).end();
+    res.set('Cache-Control', 'no-store').status(204).end();
     return;
   }
   res.set({
@@ -51,15 +51,17 @@ async function follow(
   stream: EventStream,
   signal: AbortSignal,
 ): Promise<void> {
-  let answeredAt = monotonicTime();
-  while (!signal.aborted && monotonicTime() - answeredAt < patience) {
+  let failingSince: number | undefined;
+  while (!signal.aborted) {
     try {
       for await (const record of engine.watch(id, { signal, result: withResult })) {
-        answeredAt = monotonicTime();
+        failingSince = undefined;
         await stream.send(record);
       }
       return;
     } catch {
+      failingSince ??= monotonicTime();
+      if (monotonicTime() - failingSince >= patience) return;
       await ignore(sleep(pause, undefined, { signal }));
     }
   }

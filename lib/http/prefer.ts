@@ -13,4 +13,4 @@ export function preferredWait(header: string | string[] | undefined): number | u
 const preferences = /(?:[^,"]|"(?:[^"\\]|\\.)*"?)+/g;
 
 /** Parameters may follow. */
-const wait = /^\s*wait\s*=\s*(?:"\s*(?=\d+\s*"))?(\d+)\s*"?\s*(?:;|$)/i;
+const wait = /^\s*wait\s*=\s*(?:"\s*(?=\d+\s*"))?(\d+)\s*(?:"\s*)?(?:;|$)/i;

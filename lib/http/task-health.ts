@@ -41,7 +41,10 @@ export function taskHealth(options: HealthOptions): RequestHandler {
         lookAt(engine, maxLag).finally(() => {
           looking = undefined;
         });
-      const reasons = workers.flatMap((worker) => worker.health().reason ?? []);
+      const reasons = workers
+        .map((worker) => worker.health())
+        .filter((health) => !health.healthy)
+        .map((health) => health.reason ?? 'a worker is not healthy');
       const reason = await looking;
       if (reason !== undefined) reasons.unshift(reason);
       if (res.headersSent) return;

@@ -1,8 +1,12 @@
 // One shutdown, however it begins: its phases run once, and what goes wrong on the way is logged.
 
+import { clearTimeout, setTimeout } from '../clock.js';
 import type { Reporter } from '../task/report.js';
 import { type Closed, phasesOf, type ShutdownReport } from './phases.js';
 import { runPhases } from './run-phases.js';
+
+/** How long a logger may take to write what was logged, in ms. */
+const patience = 1000;
 
 export class Shutdown {
   readonly report: ShutdownReport = { unanswered: 0, failures: [] };
@@ -10,6 +14,8 @@ export class Shutdown {
   readonly #timeout: number;
   readonly #reporter: Reporter;
   #running: Promise<void> | undefined = undefined;
+  /** What the logger has not written yet. */
+  readonly #logs: unknown[] = [];
 
   constructor(closed: Closed, timeout: number, reporter: Reporter) {
     this.#closed = closed;
@@ -28,7 +34,7 @@ export class Shutdown {
     this.#running ??= runPhases(phasesOf(this.#closed, this.report), this.#timeout, (failure) => {
       this.report.failures.push(failure);
       this.#log(failure.error, `While shutting down, "${failure.phase}" failed`);
-    });
+    }).then(() => this.#logged());
     return this.#running;
   }
 
@@ -46,6 +52,16 @@ export class Shutdown {
   }
 
   #log(error: unknown, message: string): void {
-    void this.#reporter.log(error, undefined, message);
+    this.#logs.push(this.#reporter.log(error, undefined, message));
+  }
+
+  /** The process ends behind it. */
+  async #logged(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise((resolve) => {
+      timer = setTimeout(resolve, patience);
+    });
+    await Promise.race([Promise.allSettled(this.#logs), late]);
+    clearTimeout(timer);
   }
 }

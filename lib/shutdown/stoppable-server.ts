@@ -24,6 +24,8 @@ export class StoppableServer {
   /** Those that have not been sent to their ends. */
   readonly #answers = new Set<AnyResponse>();
   #isStopping = false;
+  /** The answer at whose end the idle connections are looked at again. */
+  #awaited: AnyResponse | undefined = undefined;
 
   constructor(server: AnyHttpServer) {
     this.#server = server;
@@ -91,8 +93,12 @@ export class StoppableServer {
   /** For Node.js a connection is idle once a handler has ended its answer, so those that are being sent have to be waited for. */
   #closeIdle(): void {
     const beingSent = [...this.#answers].find(({ writableEnded }) => writableEnded);
-    if (beingSent === undefined) this.#server.closeIdleConnections?.();
-    else beingSent.once('close', () => this.#closeIdle());
+    if (beingSent === undefined) {
+      this.#server.closeIdleConnections?.();
+    } else if (beingSent !== this.#awaited) {
+      this.#awaited = beingSent;
+      beingSent.once('close', () => this.#closeIdle());
+    }
   }
 
   #cutOff(): void {
@@ -126,11 +132,20 @@ export class StoppableServer {
     });
   };
 
+  #forget({ answers }: Connection): void {
+    for (const res of answers) this.#answers.delete(res);
+    answers.clear();
+    if (this.#isStopping) this.#closeIdle();
+  }
+
   #connectionOf(socket: Socket): Connection {
-    let connection = this.#connections.get(socket);
+    const connection = this.#connections.get(socket);
     if (connection === undefined) {
-      connection = new Connection(socket);
-      this.#connections.set(socket, connection);
+      const made = new Connection(socket);
+      this.#connections.set(socket, made);
+      // Node.js tells an answer that waits behind another one nothing of the end of its connection.
+      socket.once('close', () => this.#forget(made));
+      return made;
     }
     return connection;
   }

@@ -105,7 +105,9 @@ export class MemoryDriver implements EngineDriver {
   }
 
   async cancel(id: string): Promise<'cancelled' | 'signalled' | 'over' | undefined> {
-    return this.#table.cancel(id);
+    const answer = this.#table.cancel(id);
+    this.#store.wake(); // What waited behind it may run.
+    return answer;
   }
 
   async findCancelled(ids: readonly string[]): Promise<string[]> {
@@ -125,6 +127,7 @@ export class MemoryDriver implements EngineDriver {
 
   async *remove(selection: Selection): AsyncGenerator<number> {
     yield this.#table.remove(selection);
+    this.#store.wake();
   }
 
   async setProgress(progress: readonly Progress[]): Promise<void> {

@@ -110,9 +110,15 @@ export class MemoryTable {
   end(row: Row, state: 'succeeded' | 'failed' | 'cancelled'): void {
     row.state = state;
     row.finishedAt = this.#now();
-    const { key } = row.message;
+    this.#release(row.message.key);
+  }
+
+  /** What waits behind a task with the key may run once there is none. */
+  #release(key: string | undefined): void {
     if (key === undefined) return;
-    for (const next of this.#liveWith(key)) next.state = 'queued';
+    const live = this.#liveWith(key);
+    if (live.some(({ state }) => state !== 'behind')) return;
+    for (const next of live) next.state = 'queued';
   }
 
   get(id: string): Row | undefined {
@@ -158,6 +164,7 @@ export class MemoryTable {
   remove(selection: Selection): number {
     const removed = this.#select(selection).filter(({ state }) => state !== 'running');
     for (const { message } of removed) this.#rows.delete(message.id);
+    for (const { message } of removed) this.#release(message.key);
     return removed.length;
   }
 

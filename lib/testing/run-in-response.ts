@@ -44,10 +44,10 @@ export async function runInResponse<T>(
         (async () => fn(res as Response))().then(resolve, reject);
       });
     });
-    res.statusCode = status ?? 200;
+    if (status !== undefined && !res.headersSent) res.statusCode = status;
     return { value, tasks };
   } catch (error) {
-    res.statusCode = status ?? 500;
+    if (!res.headersSent) res.statusCode = status ?? 500;
     throw error;
   } finally {
     res.end();
