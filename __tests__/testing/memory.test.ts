@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { currentTask, enqueue, type Task, task } from '../../lib/index.js';
 import { memory } from '../../lib/testing/index.js';
 import { MemoryDriver, MemoryStore } from '../../lib/testing/memory-driver.js';
+import { MemoryTable } from '../../lib/testing/memory-table.js';
 import { trackTimeouts } from '../fixtures/timeouts.js';
 
 // Takes the timers of the library from globalThis, where they are counted.
@@ -194,6 +195,17 @@ it('runs what waits behind a task that is removed before its retry', async () =>
   while ((await engine.get(behind[0] ?? ''))?.state !== 'succeeded') await sleep(1);
   await worker.close();
   await engine.close();
+});
+
+it('misses no task that comes due while it looks', () => {
+  let now = 1000;
+  const table = new MemoryTable(() => now);
+  const message = { id: '01890a5d-ac96-774b-bcce-b302099a8057', name: 'a', args: [], json: '[]', delay: 5 };
+  table.insert(message);
+  const before = now;
+  expect(table.take(() => true)).toBeUndefined();
+  now += 10;
+  expect(table.nextDue(before)).toBe(1005);
 });
 
 it('keeps no progress of an attempt that is over, and moves no schedule on that has changed', async () => {

@@ -197,6 +197,8 @@ class MemoryWorker implements DriverWorker {
 
   #take(): void {
     const { table } = this.#store;
+    // Of before it looks: a task that comes due in between must not be missed by both.
+    const time = this.#store.now();
     while (this.#runner.free > 0) {
       const row = table.take((name) => this.#runner.knows(name));
       if (row === undefined) break;
@@ -208,7 +210,7 @@ class MemoryWorker implements DriverWorker {
       });
     }
     clearTimeout(this.#timer);
-    const due = table.nextDue();
+    const due = table.nextDue(time);
     if (due === Number.POSITIVE_INFINITY) return;
     this.#timer = setTimeout(() => this.wake(), Math.min(Math.max(1, due - this.#store.now()), longestDelay)).unref();
   }

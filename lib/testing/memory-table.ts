@@ -90,10 +90,9 @@ export class MemoryTable {
     return this.#some(({ state, runAt, message }) => state === 'queued' && runAt <= now && knows(message.name));
   }
 
-  /** When the next task is due that waits for its time. */
-  nextDue(): number {
-    const now = this.#now();
-    const waiting = [...this.#rows.values()].filter(({ state, runAt }) => state === 'queued' && runAt > now);
+  /** When the next task is due that was not due at this time. */
+  nextDue(time: number): number {
+    const waiting = [...this.#rows.values()].filter(({ state, runAt }) => state === 'queued' && runAt > time);
     return Math.min(...waiting.map(({ runAt }) => runAt));
   }
 
