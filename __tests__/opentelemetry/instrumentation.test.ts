@@ -406,6 +406,8 @@ describe('as registerInstrumentations() and NodeSDK use it', () => {
 
   it('ends no span of what began before it was enabled', async () => {
     instrument({ enabled: false });
+    const other = (): void => {}; // It makes the attempt a traced one.
+    subscribe('tracing:express-background-tasks:task:start', other);
     const gate = deferred();
     const begun = deferred();
     const slow = task('slow', () => {
@@ -420,6 +422,7 @@ describe('as registerInstrumentations() and NodeSDK use it', () => {
     await drained;
     expect(sdk.spans()).toEqual([]);
     expect(await sdk.points('background_task.duration')).toEqual([]);
+    unsubscribe('tracing:express-background-tasks:task:start', other);
   });
 
   it.each([

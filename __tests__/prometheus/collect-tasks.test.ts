@@ -1,5 +1,6 @@
 // collectTasks() with prom-client's own registry.
 
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express from 'express';
 import { Registry } from 'prom-client';
@@ -178,6 +179,8 @@ describe('collectTasks', () => {
   });
 
   it('measures no attempt that began before', async () => {
+    const other = (): void => {}; // It makes the attempt a traced one.
+    subscribe('tracing:express-background-tasks:task:start', other);
     const gate = deferred();
     const begun = deferred();
     const held = task('held', () => {
@@ -191,6 +194,7 @@ describe('collectTasks', () => {
     gate.resolve();
     await drained;
     expect(await lines('background_task_duration_seconds_count')).toEqual([]);
+    unsubscribe('tracing:express-background-tasks:task:start', other);
   });
 
   it('removes its metrics again, and may then be called anew', async () => {

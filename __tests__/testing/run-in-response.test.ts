@@ -75,6 +75,17 @@ it.each([
   expect(tasks.map(({ status }) => status)).toEqual(['skipped']);
 });
 
+it('keeps the status of an answer behind which the function fails', async () => {
+  const outcomes: unknown[] = [];
+  const run = runInResponse((res) => {
+    after(task('looks', () => {}, { when: (outcome) => outcomes.push(outcome) > 0 }));
+    res.writeHead(204).end();
+    throw new Error('too late');
+  });
+  await expect(run).rejects.toThrow('too late');
+  expect(outcomes).toEqual([{ statusCode: 204, completed: true }]);
+});
+
 it('ends the response with the status that is asked for', async () => {
   const { tasks } = await runInResponse(() => after(() => {}).name, { status: 404, when: 'success' });
   expect(tasks.map(({ status }) => status)).toEqual(['skipped']);
