@@ -115,13 +115,13 @@ describe('the shared memory', () => {
   it('says which thread runs a call, until the next call begins', () => {
     const slots = Slots.for(2);
     slots.take(1, 5);
-    slots.begin(1, 4, 6); // Of a thread that is late: the slot was the fourth call's.
-    expect(slots.threadOf(1)).toBe(0);
-    slots.begin(1, 5, 7);
+    expect(slots.begin(1, 4, 6)).toBe(false); // Of a thread that is late: the slot was the fourth call's.
+    expect(slots.threadOf(1)).toBeUndefined();
+    expect(slots.begin(1, 5, 7)).toBe(true);
     slots.abort(1, abortReasons.timeout);
-    expect([slots.threadOf(0), slots.threadOf(1), slots.reasonOf(0), slots.reasonOf(1)]).toEqual([0, 7, 0, 1]);
+    expect([slots.threadOf(0), slots.threadOf(1), slots.reasonOf(0), slots.reasonOf(1)]).toEqual([undefined, 7, 0, 1]);
     slots.take(1, 6);
-    expect([slots.threadOf(1), slots.reasonOf(1)]).toEqual([0, 0]);
+    expect([slots.threadOf(1), slots.reasonOf(1)]).toEqual([undefined, 0]);
   });
 });
 
@@ -169,6 +169,24 @@ it('a pool that has run nothing has no threads', () => {
   expect(new Pool({ filename: '', minThreads: 1, maxThreads: 1, idleTimeout: 0 }).threads).toEqual([]);
 });
 
+describe('a call that is revoked', () => {
+  it('does not begin in a thread that is late', () => {
+    const slots = Slots.for(1);
+    slots.take(0, 5);
+    expect(slots.revoke(0)).toBe(true);
+    expect(slots.begin(0, 5, 7)).toBe(false);
+    expect(slots.threadOf(0)).toBeUndefined();
+  });
+
+  it('has to be ended where it has begun', () => {
+    const slots = Slots.for(1);
+    slots.take(0, 5);
+    slots.begin(0, 5, 7);
+    expect(slots.revoke(0)).toBe(false);
+    expect(slots.threadOf(0)).toBe(7);
+  });
+});
+
 describe('a result that is posted on its own', () => {
   const target = { task: 'resize', module: '/resize.js', exported: 'default' };
   const posted = { is: 'posted', progress: undefined } as const;
@@ -176,7 +194,7 @@ describe('a result that is posted on its own', () => {
   it.each(['before', 'after'])('may come %s the reply', async (order) => {
     const call = new Call(target, [], undefined, { slots: Slots.for(1), threads: [] });
     const value = { width: 800 };
-    const message = { is: 'posted', call: call.number, value } as const;
+    const message = { is: 'posted', call: 1, value } as const;
     if (order === 'before') call.heard(message);
     const result = call.result(posted);
     if (order === 'after') call.heard(message);
@@ -196,8 +214,8 @@ it('progress that arrives behind the reply does not take the place of the last o
   };
   const target = { task: 'resize', module: '/resize.js', exported: 'default' };
   const call = new Call(target, [], attempt, { slots: Slots.for(1), threads: [] });
-  call.heard({ is: 'progress', call: call.number, json: '1' });
+  call.heard({ is: 'progress', call: 1, json: '1' });
   await call.result({ is: 'value', value: undefined, progress: '3' });
-  call.heard({ is: 'progress', call: call.number, json: '2' });
+  call.heard({ is: 'progress', call: 1, json: '2' });
   expect(seen).toEqual([1, 3]);
 });

@@ -8,7 +8,7 @@ import { inspectShort, isError, isObject } from '../foreign-value.js';
 import { Attempt } from '../task/attempt.js';
 import type { TaskContext } from '../task/scope.js';
 import type { TaskInfo } from '../task/types.js';
-import { whyUnclonable } from './clonable.js';
+import { isSurelyClonable, whyUnclonable } from './clonable.js';
 import { unboxError } from './error-box.js';
 import type { CallMessage, Reply, ThreadMessage } from './messages.js';
 import { notClonable } from './not-clonable.js';
@@ -32,15 +32,22 @@ export interface CallOwner {
 /** How long a thread may take to end by itself once its signal is aborted, in ms. */
 const patience = 1000;
 
+/** How long a thread may take to begin, in ms. It may have to start, and to load a compiler of TypeScript. */
+const startTimeout = 30_000;
+
+/** How often a call is posted if its thread dies before it has begun. */
+const mostPosts = 2;
+
 let calls = 0;
 
 export class Call {
-  readonly number = ++calls;
   /** Emits `abort` when piscina is to terminate the thread. It takes this for a signal, and it is lighter than one. */
   readonly stop = new EventEmitter();
   readonly #target: Target;
   readonly #owner: CallOwner;
   #args: readonly unknown[];
+  /** Whether nobody else can change the arguments. */
+  #areKept = false;
   /** Undefined for a call outside of tasks. */
   readonly #attempt: TaskContext | undefined;
   readonly #signal: AbortSignal | undefined;
@@ -53,6 +60,7 @@ export class Call {
   #timer: NodeJS.Timeout | undefined = undefined;
   /** What it fails with. Set when its thread is told to end. */
   #failure: { readonly error: unknown; readonly exited: Promise<unknown> | undefined } | undefined = undefined;
+  #posts = 0;
   #isAnswered = false;
   /** The result, if it was posted on its own. */
   readonly #posted: unknown[] = [];
@@ -71,6 +79,7 @@ export class Call {
   /** For a call that finds no free thread. Its arguments are those of this moment. */
   wait(onAbort: (reason: unknown) => void): void {
     this.#args = copy(this.#args, this.#target.task);
+    this.#areKept = true;
     this.#onAbort = onAbort;
   }
 
@@ -78,14 +87,27 @@ export class Call {
     if (this.#reason !== undefined) throw this.#reason.reason;
   }
 
-  /** Throws if the call was aborted. */
+  /** Throws if the call was aborted. Called once more if {@link canBegin} says so. */
   begin(slot: number): CallMessage {
     this.throwIfAborted();
+    if (!this.#areKept && isSurelyClonable(this.#args)) {
+      this.#args = copy(this.#args, this.#target.task);
+      this.#areKept = true;
+    }
+    const call = ++calls;
+    this.#posts++;
     this.#slot = slot;
+    this.#owner.slots.take(slot, call);
     this.#onAbort = (reason) => this.#end(reason, slot);
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      if (!this.#owner.slots.revoke(slot)) return;
+      if (this.canBegin) this.stop.emit('abort');
+      else this.fail(`no thread began with it within ${startTimeout} ms`);
+    }, startTimeout);
     const { task, module, exported } = this.#target;
     return {
-      call: this.number,
+      call,
       slot,
       task,
       module,
@@ -102,7 +124,12 @@ export class Call {
 
   /** Whether code of the task may run in a thread. */
   get hasBegun(): boolean {
-    return this.#slot !== undefined && this.#owner.slots.threadOf(this.#slot) !== 0;
+    return this.#slot !== undefined && this.#owner.slots.threadOf(this.#slot) !== undefined;
+  }
+
+  /** Whether it can be posted again, when its thread has died or did not listen: an earlier task has left something behind in it. */
+  get canBegin(): boolean {
+    return this.#areKept && this.#posts < mostPosts && !this.hasBegun && !this.isStopped;
   }
 
   /** Whether its thread has been told to end. */
@@ -178,12 +205,13 @@ export class Call {
   readonly #aborted = (): void => this.abort(this.#signal?.reason);
 
   #end(reason: unknown, slot: number): void {
-    if (!this.hasBegun) {
+    const { slots } = this.#owner;
+    if (slots.revoke(slot)) {
       this.#stop(reason, undefined);
       return;
     }
-    const { slots } = this.#owner;
     slots.abort(slot, kindOf(reason));
+    clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       const thread = this.#owner.threads.find(({ threadId }) => threadId === slots.threadOf(slot));
       this.#stop(reason, thread && new Promise((resolve) => thread.once('exit', resolve)));

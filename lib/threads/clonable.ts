@@ -3,8 +3,9 @@
 import { types } from 'node:util';
 import { inspectShort, isError, isObject } from '../foreign-value.js';
 
-/** How many parts are looked at. */
+/** How many parts are looked at. So many characters or bytes count as one. */
 const mostParts = 64;
+const partLength = 1024;
 
 /** Whether a value is small, plain and can be cloned for sure. That is known sooner than a message of its own is sent. */
 export function isSurelyClonable(value: unknown): boolean {
@@ -13,8 +14,9 @@ export function isSurelyClonable(value: unknown): boolean {
 
 /** Returns how many more parts may be looked at, or less than 0 if this one is not plain or there are too many. */
 function lookAt(value: unknown, left: number): number {
+  if (typeof value === 'string') return left - 1 - value.length / partLength;
   if (!isObject(value)) return typeof value === 'symbol' ? -1 : left - 1;
-  if (ArrayBuffer.isView(value)) return value.byteLength > 0 ? left - 1 : -1; // It may be detached.
+  if (ArrayBuffer.isView(value)) return value.byteLength > 0 ? left - 1 - value.byteLength / partLength : -1; // It may be detached.
   if (types.isProxy(value) || types.isModuleNamespaceObject(value) || !isPlain(value)) return -1;
   let rest = left - 1;
   for (const property of Object.values(Object.getOwnPropertyDescriptors(value))) {

@@ -1,3 +1,7 @@
-// The entry point express-background-tasks/threads: tasks that compute, in threads of piscina.
+/**
+ * Tasks that compute, in threads of piscina.
+ *
+ * @module threads
+ */
 
 export { type ThreadOptions, type ThreadPool, type ThreadTaskOptions, threads } from './threads.js';

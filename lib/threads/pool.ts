@@ -92,14 +92,23 @@ export class Pool implements CallOwner {
   }
 
   async #run(call: Call, slot: number): Promise<unknown> {
-    this.slots.take(slot, call.number);
-    this.#running.set(call.number, call);
     try {
-      const message = call.begin(slot);
+      return await this.#runOnce(call, slot);
+    } catch (error) {
+      if (!call.canBegin) throw error;
+      return await this.#runOnce(call, slot);
+    } finally {
+      this.#release(slot);
+    }
+  }
+
+  async #runOnce(call: Call, slot: number): Promise<unknown> {
+    const message = call.begin(slot);
+    this.#running.set(message.call, call);
+    try {
       return await call.result(await this.#context.runInAsyncScope(this.#post, this, message, call));
     } finally {
-      this.#running.delete(call.number);
-      this.#release(slot);
+      this.#running.delete(message.call);
     }
   }
 

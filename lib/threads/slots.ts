@@ -9,6 +9,10 @@ const whyField = 0;
 const callField = 1;
 const threadField = 2;
 
+/** In place of a thread's id, which is at least 1. */
+const notBegun = 0;
+const revoked = -1;
+
 export class Slots {
   readonly memory: SharedArrayBuffer;
   readonly #array: Int32Array;
@@ -25,19 +29,25 @@ export class Slots {
   /** Gives a slot to a call. */
   take(slot: number, call: number): void {
     Atomics.store(this.#array, slot * fields + whyField, abortReasons.none);
-    Atomics.store(this.#array, slot * fields + threadField, 0);
+    Atomics.store(this.#array, slot * fields + threadField, notBegun);
     Atomics.store(this.#array, slot * fields + callField, call);
   }
 
-  /** Called in the thread. One that has been told to end may be late, and the slot another call's. */
-  begin(slot: number, call: number, thread: number): void {
-    if (Atomics.load(this.#array, slot * fields + callField) !== (call | 0)) return;
-    Atomics.store(this.#array, slot * fields + threadField, thread);
+  /** Called in the thread. Returns whether the call may begin: by now it may be revoked, and the slot another call's. */
+  begin(slot: number, call: number, thread: number): boolean {
+    if (Atomics.load(this.#array, slot * fields + callField) !== (call | 0)) return false;
+    return Atomics.compareExchange(this.#array, slot * fields + threadField, notBegun, thread) === notBegun;
   }
 
-  /** Which thread runs the call. 0 before it has begun. */
-  threadOf(slot: number): number {
-    return Atomics.load(this.#array, slot * fields + threadField);
+  /** Which thread runs the call, if it has begun. */
+  threadOf(slot: number): number | undefined {
+    const thread = Atomics.load(this.#array, slot * fields + threadField);
+    return thread > notBegun ? thread : undefined;
+  }
+
+  /** Keeps the call from beginning. Returns false if it has begun. */
+  revoke(slot: number): boolean {
+    return Atomics.compareExchange(this.#array, slot * fields + threadField, notBegun, revoked) <= notBegun;
   }
 
   abort(slot: number, reason: number): void {

@@ -12,11 +12,12 @@ import { Slots } from './slots.js';
 import { ThreadTask } from './thread-task.js';
 
 const slots = new Slots(workerData);
+const never = new Promise<never>(() => {});
 
 /** Never rejects: what piscina rejects with is the death of a thread. */
 export async function run(message: CallMessage): Promise<Reply> {
   const { call, slot, args, attempt, isTimed } = message;
-  slots.begin(slot, call, threadId);
+  if (!slots.begin(slot, call, threadId)) return never; // The thread has been told to end.
   if (isTimed) post({ is: 'begun', call });
   const task = attempt && new ThreadTask(attempt, slots, slot, (json) => post({ is: 'progress', call, json }));
   try {
