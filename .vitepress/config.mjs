@@ -24,6 +24,7 @@ const sidebar = [
   { text: 'In this process', items: pages('guide', 'threads', 'production') },
   { text: 'Durable', items: pages('engines', 'celery', 'schedules', 'routes', 'operating') },
   { text: 'Both', items: pages('monitoring', 'testing', 'errors') },
+  { text: 'Reference', items: folder('reference'), collapsed: true },
   { text: 'The library', items: [...pages('benchmarks', 'mutation', 'architecture'), page('CHANGELOG.md')] },
 ];
 

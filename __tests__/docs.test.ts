@@ -17,7 +17,10 @@ interface Block {
   code: string;
 }
 
-const blocks: Block[] = files.flatMap((file) => {
+/** The reference has signatures, which TypeDoc takes from the sources. */
+const written = files.filter((file) => !file.startsWith('docs/reference/'));
+
+const blocks: Block[] = written.flatMap((file) => {
   const text = read(file);
   return [...text.matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => ({
     file,
@@ -173,12 +176,12 @@ describe('the TypeScript code', () => {
     }
   }, 120_000);
 
-  it.each(files)('of %s type-checks', (file) => {
+  it.each(written)('of %s type-checks', (file) => {
     expect(messages.get(file)).toEqual([]);
   });
 
   it('is found in full', () => {
-    const fences = files.flatMap((file) => read(file).match(/^ *```ts$/gm) ?? []);
+    const fences = written.flatMap((file) => read(file).match(/^ *```ts$/gm) ?? []);
     expect(blocks).toHaveLength(fences.length);
   });
 });
@@ -298,6 +301,16 @@ function anchor(heading: string): string {
     .replaceAll(' ', '-');
 }
 
+/** Headings of the same text are counted. */
+function anchorsOf(page: string): string[] {
+  const headings = (page.match(/(?<=^#+ ).*/gm) ?? []).map(anchor);
+  const counted = headings.map((name, index) => {
+    const before = headings.slice(0, index).filter((other) => other === name).length;
+    return before === 0 ? name : `${name}-${before}`;
+  });
+  return [...counted, ...(page.match(/(?<=<a id=")[^"]*/g) ?? [])];
+}
+
 describe('the links', () => {
   it.each([...files, 'CHANGELOG.md'])('of %s lead to files and headings that are there', (file) => {
     const links = [...read(file).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)];
@@ -305,8 +318,7 @@ describe('the links', () => {
       const target = path === '' ? join(root, file) : resolve(root, dirname(file), path);
       if (!existsSync(target)) return true;
       if (heading === undefined) return false;
-      const headings = read(relative(root, target)).match(/(?<=^#+ ).*/gm) ?? [];
-      return !headings.map(anchor).includes(heading);
+      return !anchorsOf(read(relative(root, target))).includes(heading);
     });
     expect(dead.map(([link]) => link)).toEqual([]);
   });

@@ -1,4 +1,8 @@
-// The public exports, nothing else.
+/**
+ * The middleware, tasks, and what leads from a request to a stored task.
+ *
+ * @module express-background-tasks
+ */
 
 export type { CloseOptions } from './close-options.js';
 export type {

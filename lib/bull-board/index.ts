@@ -1,4 +1,8 @@
-// The entry point express-background-tasks/bull-board: stored tasks, and those of this process, on the page of @bull-board/api.
+/**
+ * Stored tasks, and those of this process, on the page of @bull-board/api.
+ *
+ * @module bull-board
+ */
 
 export { TaskEngineAdapter } from './engine-adapter.js';
 export type { BoardAdapterOptions, TaskEngineAdapterOptions } from './options.js';

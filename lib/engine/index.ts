@@ -1,4 +1,8 @@
-// What authors of engines need of this library: the entry point express-background-tasks/engine.
+/**
+ * What authors of engines need of this library.
+ *
+ * @module engine
+ */
 
 export { type Check, type Checks, checkOptions } from '../options.js';
 export { type Backoff, retryDelay } from '../task/retry.js';

@@ -1,3 +1,7 @@
-// Spans and metrics by way of @opentelemetry/api: the entry point express-background-tasks/opentelemetry.
+/**
+ * Spans and metrics, by way of @opentelemetry/api.
+ *
+ * @module opentelemetry
+ */
 
 export { BackgroundTasksInstrumentation, type InstrumentationConfig } from './instrumentation.js';

@@ -1,3 +1,7 @@
-// Figures for a scrape by Prometheus, on prom-client: the entry point express-background-tasks/prometheus.
+/**
+ * Figures for a scrape by Prometheus, on prom-client.
+ *
+ * @module prometheus
+ */
 
 export { type CollectOptions, collectTasks } from './collect-tasks.js';

@@ -1,4 +1,8 @@
-// The entry point express-background-tasks/shutdown: the end of a process, in the right order.
+/**
+ * The end of a process, in the right order.
+ *
+ * @module shutdown
+ */
 
 export { type GracefulShutdown, gracefulShutdown, type ShutdownOptions } from './graceful-shutdown.js';
 export type { ShutdownReport } from './phases.js';

@@ -1,4 +1,8 @@
-// bullmq(): an engine on BullMQ, for Redis and what speaks its protocol: Valkey, Dragonfly.
+/**
+ * An engine on BullMQ, for Redis and what speaks its protocol: Valkey, Dragonfly.
+ *
+ * @module bullmq
+ */
 
 import type { RedisOptions, Telemetry } from 'bullmq';
 import { type RedisOptions as ClientOptions, Redis } from 'ioredis';

@@ -1,4 +1,8 @@
-// celery(): sends tasks to Celery's workers, which run in Python, and reads their results.
+/**
+ * Sends tasks to Celery's workers, which run in Python, and reads their results.
+ *
+ * @module celery
+ */
 
 import { unsupported } from '../../engine/calls.js';
 import { createEngine } from '../../engine/create-engine.js';

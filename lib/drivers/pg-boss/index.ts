@@ -1,5 +1,9 @@
-// pgBoss(): an engine on pg-boss, for PostgreSQL, what speaks its protocol, and PGlite. It imports nothing of pg-boss: the
-// user makes the instance, starts it and stops it.
+/**
+ * An engine on pg-boss, for PostgreSQL, what speaks its protocol, and PGlite.
+ * It imports nothing of pg-boss: the user makes the instance, starts it and stops it.
+ *
+ * @module pg-boss
+ */
 
 import { createEngine } from '../../engine/create-engine.js';
 import type { TaskEngine } from '../../engine/engine.js';

@@ -1,4 +1,8 @@
-// The SQLite engine, on node:sqlite or better-sqlite3: durable tasks on one machine, without a server.
+/**
+ * An engine on SQLite, with node:sqlite or better-sqlite3: stored tasks on one machine, without a server.
+ *
+ * @module sqlite
+ */
 
 import { resolve } from 'node:path';
 import { createEngine } from '../../engine/create-engine.js';
@@ -16,32 +20,35 @@ import { OwnConnection } from './own-connection.js';
 export type { SqliteDatabase, SqliteStatement } from './database.js';
 export type { NodeDatabase, NodeStatement } from './library.js';
 
-export type SqliteOptions = SqliteTimes &
-  (
-    | {
-        /**
-         * The file. It is created if it does not exist. Several processes of one machine may share it, but within a process that
-         * has an engine, nothing else may open it (see docs/engines.md). An `enqueue` waits until the disk has the task. The
-         * record of how a task ended does not wait: after a power failure, tasks that ended in the seconds before may run again.
-         */
-        path: string;
-        database?: never;
-      }
-    | {
-        /**
-         * The application's own database, opened with better-sqlite3 or node:sqlite. An `enqueue` inside its open transaction
-         * is part of that transaction, and so is one of another request if the transaction stays open across turns of the event loop. It
-         * resolves when the task is written. The end of the transaction decides whether it is stored.
-         *
-         * The pragmas stay as the application has set them. They decide what survives a power failure, and how long a write
-         * waits for other processes and blocks the event loop. `close()` leaves the database open.
-         */
-        database: SqliteDatabase | NodeDatabase;
-        path?: never;
-      }
-  );
+export type SqliteOptions = SqliteFileOptions | SqliteDatabaseOptions;
 
-interface SqliteTimes {
+/** A file of the engine's own. */
+export interface SqliteFileOptions extends SqliteTimes {
+  /**
+   * The file. It is created if it does not exist. Several processes of one machine may share it, but within a process that
+   * has an engine, nothing else may open it (see docs/engines.md). An `enqueue` waits until the disk has the task. The
+   * record of how a task ended does not wait: after a power failure, tasks that ended in the seconds before may run again.
+   */
+  path: string;
+  database?: never;
+}
+
+/** A database that the application has opened. */
+export interface SqliteDatabaseOptions extends SqliteTimes {
+  /**
+   * The application's own database, opened with better-sqlite3 or node:sqlite. An `enqueue` inside its open transaction
+   * is part of that transaction, and so is one of another request if the transaction stays open across turns of the event loop. It
+   * resolves when the task is written. The end of the transaction decides whether it is stored.
+   *
+   * The pragmas stay as the application has set them. They decide what survives a power failure, and how long a write
+   * waits for other processes and blocks the event loop. `close()` leaves the database open.
+   */
+  database: SqliteDatabase | NodeDatabase;
+  path?: never;
+}
+
+/** The options of both kinds. */
+export interface SqliteTimes {
   /**
    * How long a worker that gives no sign of life keeps its tasks, in ms. Then others take them. A task that blocks the event loop
    * for longer may run twice. Default 15000.
