@@ -262,6 +262,13 @@ describe('a stored task', () => {
   });
 });
 
+/** Runs until it is cancelled, by itself. */
+const cancelled = task('cancelled', async () => {
+  const { signal, id = '' } = currentTask() ?? {};
+  await engine.cancel(id);
+  await new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason)));
+});
+
 describe('metrics', () => {
   it('measure attempts by task, verb and outcome, in seconds', async () => {
     instrument();
@@ -271,7 +278,8 @@ describe('metrics', () => {
     });
     await engine.enqueueMany(mail, [['a'], ['b']]);
     await engine.enqueue(failing);
-    await engine.drain([mail, failing], { onError: () => {} });
+    await engine.enqueue(cancelled);
+    await engine.drain([mail, failing, cancelled], { onError: () => {} });
     const points = await sdk.points('background_task.duration');
     const counts = points.map(({ attributes, value }) => [attributes, (value as { count: number }).count]);
     const of = (title: string, outcome: string): object => ({
@@ -283,8 +291,14 @@ describe('metrics', () => {
       expect.arrayContaining([
         [of('mail', 'succeeded'), 2],
         [of('failing', 'failed'), 1],
+        [of('cancelled', 'cancelled'), 1],
       ]),
     );
+    expect(sdk.span('process cancelled')).toMatchObject({
+      status: { code: SpanStatusCode.UNSET },
+      attributes: { 'background_task.outcome': 'cancelled' },
+      events: [],
+    });
     expect(await sdk.points('background_task.enqueued')).toEqual(
       expect.arrayContaining([
         expect.objectContaining({

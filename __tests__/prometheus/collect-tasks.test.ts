@@ -4,7 +4,14 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express from 'express';
 import { Registry } from 'prom-client';
-import { BackgroundTasksError, backgroundTasks, type EngineStats, type TaskEngine, task } from '../../lib/index';
+import {
+  BackgroundTasksError,
+  backgroundTasks,
+  currentTask,
+  type EngineStats,
+  type TaskEngine,
+  task,
+} from '../../lib/index';
 import { type CollectOptions, collectTasks } from '../../lib/prometheus/index';
 import { type MemoryEngine, memory } from '../../lib/testing/index';
 import { deferred } from '../fixtures/deferred';
@@ -37,6 +44,13 @@ async function lines(name: string): Promise<string[]> {
 
 const mail = task('mail', async (_to: string) => {});
 
+/** Runs until it is cancelled, by itself. */
+const cancelled = task('cancelled', async () => {
+  const { signal, id = '' } = currentTask() ?? {};
+  await engine.cancel(id);
+  await new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason)));
+});
+
 describe('collectTasks', () => {
   it('measures attempts by task, verb and outcome, and counts what was enqueued', async () => {
     collect();
@@ -45,14 +59,17 @@ describe('collectTasks', () => {
     });
     await engine.enqueueMany(mail, [['a'], ['b']]);
     await engine.enqueue(failing);
-    await engine.drain([mail, failing], { onError: () => {} });
+    await engine.enqueue(cancelled);
+    await engine.drain([mail, failing, cancelled], { onError: () => {} });
     expect(await lines('background_task_duration_seconds_count')).toEqual([
       'background_task_duration_seconds_count{task="mail",verb="enqueue",outcome="succeeded"} 2',
       'background_task_duration_seconds_count{task="failing",verb="enqueue",outcome="failed"} 1',
+      'background_task_duration_seconds_count{task="cancelled",verb="enqueue",outcome="cancelled"} 1',
     ]);
     expect(await lines('background_tasks_enqueued_total')).toEqual([
       'background_tasks_enqueued_total{task="mail",engine="memory"} 2',
       'background_tasks_enqueued_total{task="failing",engine="memory"} 1',
+      'background_tasks_enqueued_total{task="cancelled",engine="memory"} 1',
     ]);
     await engine.close();
     await engine.enqueue(mail, 'c').catch(() => {});

@@ -219,6 +219,29 @@ describe('promise 15: observable', () => {
     expect(events[0]?.context).not.toHaveProperty('result');
   });
 
+  it('says of an attempt that failed whether it was cancelled', async () => {
+    const { middleware, respond } = await serveTasks();
+    const { events } = record(channel, ['asyncEnd']);
+    const begun = deferred();
+    const untilAborted = (): Promise<void> =>
+      new Promise((_resolve, reject) => {
+        const signal = currentTask()?.signal;
+        signal?.addEventListener('abort', () => reject(signal.reason));
+        begun.resolve();
+      });
+    const handle = await respond((tasks) => {
+      tasks.add(() => Promise.reject(boom));
+      return tasks.add(untilAborted);
+    });
+    await begun.promise;
+    handle.cancel();
+    await middleware.idle();
+    expect(events.map(({ context }) => [context.cancelled, context.error])).toEqual([
+      [undefined, boom],
+      [true, expect.objectContaining({ name: 'AbortError' })],
+    ]);
+  });
+
   it('publishes the end of an attempt that was abandoned, in the stores bound to the channel', async () => {
     const store = new AsyncLocalStorage<string>();
     start.bindStore(store, (context) => (context as TaskTrace).task.id);

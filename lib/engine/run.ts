@@ -108,7 +108,7 @@ export class Run implements Start, AttemptOwner {
     if (this.#isCancelled || this.#state === 'over') return;
     this.#isCancelled = true;
     if (this.#state === 'waiting') this.#endUnbegun({ state: 'cancelled' });
-    else this.#attempt.abort(new DOMException('The task was cancelled', 'AbortError'));
+    else this.#attempt.cancel();
   }
 
   attemptOver(attempt: Attempt): void {

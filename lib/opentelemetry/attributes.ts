@@ -5,7 +5,7 @@ import type { Attributes } from '@opentelemetry/api';
 import { serializeError } from '../engine/serialize.js';
 import type { EnqueueTrace } from '../engine/tracing.js';
 import { BackgroundTasksError } from '../errors.js';
-import type { TaskTrace } from '../task/tracing.js';
+import { outcomeOf, type TaskTrace } from '../task/tracing.js';
 
 const taskName = 'background_task.name';
 
@@ -27,11 +27,16 @@ function operation(name: string, type: string): Attributes {
   return { 'messaging.operation.name': name, 'messaging.operation.type': type };
 }
 
-/** Of the metrics of an attempt. */
-export function measuredBy({ task, engine }: TaskTrace, outcome: 'succeeded' | 'failed'): Attributes {
-  const verb = engine === undefined ? 'add' : 'enqueue';
-  return { [taskName]: task.name, 'background_task.verb': verb, 'background_task.outcome': outcome };
+const taskOutcome = 'background_task.outcome';
+
+/** Of the metrics of an attempt that has ended. */
+export function measuredBy(attempt: TaskTrace): Attributes {
+  const verb = attempt.engine === undefined ? 'add' : 'enqueue';
+  return { [taskName]: attempt.task.name, 'background_task.verb': verb, [taskOutcome]: outcomeOf(attempt) };
 }
+
+/** Of the span of an attempt that was cancelled, which is no failure. */
+export const cancelledAttributes: Attributes = { [taskOutcome]: 'cancelled' };
 
 /** Of what enqueue has counted. `errorType`: it was not stored. */
 export function countedBy({ task, engine }: EnqueueTrace, errorType: string | undefined): Attributes {

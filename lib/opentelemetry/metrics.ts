@@ -55,8 +55,7 @@ export class Metrics {
   end(attempt: TaskTrace): void {
     const begun = this.#begun.get(attempt);
     if (begun === undefined) return; // It began before the instrumentation was enabled.
-    const attributes = measuredBy(attempt, 'error' in attempt ? 'failed' : 'succeeded');
-    this.#instruments.duration.record((monotonicTime() - begun) / 1000, attributes);
+    this.#instruments.duration.record((monotonicTime() - begun) / 1000, measuredBy(attempt));
   }
 
   enqueued(enqueue: EnqueueTrace): void {

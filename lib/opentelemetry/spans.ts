@@ -13,9 +13,9 @@ import {
   trace,
 } from '@opentelemetry/api';
 import type { EnqueueTrace } from '../engine/tracing.js';
-import type { TaskTrace } from '../task/tracing.js';
+import { outcomeOf, type TaskTrace } from '../task/tracing.js';
 import type { Wrap } from '../task/wrap.js';
-import { attributesOf, enqueueAttributesOf, failureOf } from './attributes.js';
+import { attributesOf, cancelledAttributes, enqueueAttributesOf, failureOf } from './attributes.js';
 
 export class Spans {
   tracer: Tracer;
@@ -65,7 +65,9 @@ export class Spans {
     const span = this.#open.get(traced);
     if (span === undefined) return; // It began before the instrumentation was enabled.
     this.#open.delete(traced);
-    if ('error' in traced) {
+    if ('cancelled' in traced && outcomeOf(traced) === 'cancelled') {
+      span.setAttributes(cancelledAttributes);
+    } else if ('error' in traced) {
       const { type, ...exception } = failureOf(traced.error);
       span.recordException(exception);
       span.setAttribute('error.type', type);

@@ -1,4 +1,4 @@
 // As tracers and meters name this library. A test compares it with package.json.
 
-export const name = 'express-background-tasks';
-export const version = '0.1.0';
+export const name: string = 'express-background-tasks';
+export const version: string = '0.2.0';

@@ -3,7 +3,7 @@
 import { tracingChannel } from 'node:diagnostics_channel';
 import { monotonicTime } from '../clock.js';
 import type { EnqueueTrace } from '../engine/tracing.js';
-import type { TaskTrace } from '../task/tracing.js';
+import { outcomeOf, type TaskTrace } from '../task/tracing.js';
 import { counter, histogram, type Named } from './metric.js';
 
 /** Each label makes a time series, and a program may make up names without end. */
@@ -72,8 +72,7 @@ export class AttemptMetrics {
     const begun = this.#begun.get(attempt);
     if (begun === undefined) return; // It began before start().
     const verb = attempt.engine === undefined ? 'add' : 'enqueue';
-    const outcome = 'error' in attempt ? 'failed' : 'succeeded';
-    const labels = { task: this.#labelOf(attempt.task.name), verb, outcome };
+    const labels = { task: this.#labelOf(attempt.task.name), verb, outcome: outcomeOf(attempt) };
     this.#duration.metric.observe(labels, (monotonicTime() - begun) / 1000);
   }
 

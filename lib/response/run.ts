@@ -46,7 +46,7 @@ export class Run implements AttemptOwner {
 
   cancel(): void {
     this.isCancelled = true;
-    this.attempt.abort(new DOMException('The task was cancelled', 'AbortError'));
+    this.attempt.cancel();
   }
 
   attemptOver(): void {

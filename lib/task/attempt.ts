@@ -134,6 +134,11 @@ export class Attempt implements TaskContext, Scope {
     return result;
   }
 
+  cancel(): void {
+    this.#trace?.cancel();
+    this.abort(new DOMException('The task was cancelled', 'AbortError'));
+  }
+
   abort(reason: Error): void {
     writeStack(reason); // The reason stays with the signal, and its unread stack would keep the caller's response alive.
     this.#abortReason ??= reason;

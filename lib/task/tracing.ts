@@ -28,6 +28,14 @@ export interface TaskTrace {
   result?: unknown;
   /** What the attempt threw or rejected with, once it has. */
   error?: unknown;
+  /** `cancel()` has aborted the signal: an error that follows is no failure. */
+  cancelled?: true;
+}
+
+/** Of an attempt that has ended. */
+export function outcomeOf(trace: TaskTrace): 'succeeded' | 'failed' | 'cancelled' {
+  if (!('error' in trace)) return 'succeeded';
+  return trace.cancelled === true ? 'cancelled' : 'failed';
 }
 
 // The type lacks properties that TracingChannel has in every Node from 20 on.
@@ -73,6 +81,10 @@ export class AttemptTrace {
         channel.end.publish(context);
       }
     });
+  }
+
+  cancel(): void {
+    this.#context.cancelled = true;
   }
 
   /** Publishes the end of an awaited attempt. For a synchronous one, call() has published everything. */
