@@ -160,7 +160,35 @@ describe('one that fails', () => {
     const worker = await engine.work([tick], { logger: { error } });
     await until(() => seen.length === 1 && error.mock.calls.length > 0);
     await worker.close();
-    expect(error.mock.calls.flat()).toContainEqual({ err: expect.objectContaining({ code: 'ERR_INVALID_OPTION' }) });
+    expect(error.mock.calls).toEqual([
+      [
+        {
+          err: expect.objectContaining({
+            code: 'ERR_INVALID_OPTION',
+            message: expect.stringMatching(
+              /^the schedule "broken" cannot be read: schedule\(\): "cron" or "timeZone": /,
+            ),
+          }),
+        },
+        'A schedule of background tasks enqueues nothing',
+      ],
+    ]);
+  });
+
+  it('is told apart from a store that fails, which the worker reports as such', async () => {
+    const store = new MemoryStore();
+    const engine = new Memory(store);
+    const error = jest.fn();
+    const worker = await engine.work([tick], { logger: { error } });
+    store.schedules.list = () => Promise.reject(new Error('gone'));
+    await until(() => error.mock.calls.length > 0);
+    await worker.close();
+    expect(error.mock.calls).toEqual([
+      [
+        { err: expect.objectContaining({ code: 'ERR_ENGINE_UNAVAILABLE' }) },
+        'A worker of background tasks cannot reach its store, and tries again',
+      ],
+    ]);
   });
 
   it('fails drain(), after the others were enqueued', async () => {

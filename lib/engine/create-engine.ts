@@ -63,7 +63,7 @@ export class Engine implements TaskEngine {
       this.#calls,
       () => this.#wake(),
       (error) => {
-        for (const worker of this.#workers) worker.storeFailed(error);
+        for (const worker of this.#workers) worker.scheduleFailed(error);
       },
     );
   }
@@ -213,10 +213,13 @@ export class Engine implements TaskEngine {
 
   async #close(): Promise<void> {
     // Running tasks may enqueue others until they have ended.
-    await Promise.all([...this.#workers].map((worker) => worker.close({ timeout: Number.POSITIVE_INFINITY })));
+    const workers = [...this.#workers].map((worker) => worker.close({ timeout: Number.POSITIVE_INFINITY }));
+    const ends = await Promise.allSettled(workers);
     this.#schedules.stop();
     await this.#calls.close();
     await this.#driver.close();
+    // The rest is closed all the same.
+    for (const end of ends) if (end.status === 'rejected') throw end.reason;
   }
 
   /** Nothing but a UUID is asked for. */

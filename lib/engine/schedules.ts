@@ -4,7 +4,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout, wallClockTime } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
-import { inspectShort } from '../foreign-value.js';
+import { inspectShort, isError } from '../foreign-value.js';
 import { checkOptions, isText } from '../options.js';
 import type { Calls } from './calls.js';
 import type { EngineDriver, ScheduleStore, StoredSchedule } from './driver.js';
@@ -149,8 +149,7 @@ export class Schedules {
     if (slot > now) return slot;
     const madeUpAt = slot + (store.patience ?? patience);
     if (slot < from && now < madeUpAt) return madeUpAt;
-    const { cron, timeZone, message }: Definition = JSON.parse(schedule.definition);
-    const pattern = readPattern(cron, timeZone);
+    const { pattern, message } = readStored(schedule);
     // Of those that came while no worker lived, one task is enqueued for the last.
     const [missed] = slot < from ? pattern.previousRuns(1, new Date(from)) : [];
     slot = Math.max(slot, missed?.getTime() ?? slot);
@@ -161,6 +160,17 @@ export class Schedules {
     );
     this.#onEnqueued();
     return following;
+  }
+}
+
+/** Another version may have stored it, or a process that has croner. */
+function readStored({ name, definition }: StoredSchedule): Pick<Definition, 'message'> & { readonly pattern: Pattern } {
+  try {
+    const { cron, timeZone, message }: Definition = JSON.parse(definition);
+    return { pattern: readPattern(cron, timeZone), message };
+  } catch (cause) {
+    const why = isError(cause) ? cause.message : String(cause);
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', `the schedule "${name}" cannot be read: ${why}`, { cause });
   }
 }
 

@@ -13,7 +13,8 @@ export interface ReportedTask extends TaskInfo {
 export abstract class WorkerReports {
   readonly #reporter: Reporter;
   readonly #open = new Set<Promise<void>>();
-  #outageToldAt = Number.NEGATIVE_INFINITY;
+  /** When a line was last logged of which there may be many. */
+  readonly #toldAt = new Map<string, number>();
   /** The ids of those that were reported. */
   readonly #unknown = new Set<string>();
   readonly #unknownNames = new Map<string, { readonly at: number; more: number }>();
@@ -54,10 +55,12 @@ export abstract class WorkerReports {
    * a short recovery does not make it more often: clients put counters into their messages, and a store may come and go.
    */
   storeFailed(error: unknown): void {
-    if (monotonicTime() < this.#outageToldAt + silence) return;
-    this.#outageToldAt = monotonicTime();
-    const message = 'A worker of background tasks cannot reach its store, and tries again';
-    this.#track(() => this.#reporter.log(error, undefined, message));
+    this.#logSeldom('A worker of background tasks cannot reach its store, and tries again', error);
+  }
+
+  /** Of a schedule that cannot go on as it is stored. Told at most once a minute, too: it is looked at every second. */
+  scheduleFailed(error: unknown): void {
+    this.#logSeldom('A schedule of background tasks enqueues nothing', error);
   }
 
   /** Waits until all reports have been taken, but not for ever: an `onError` that never settles must not hold up the shutdown. */
@@ -73,6 +76,12 @@ export abstract class WorkerReports {
 
   /** Where reports are made: with the AsyncLocalStorage stores of the work() call. */
   protected abstract inContext<T>(fn: () => T): T;
+
+  #logSeldom(message: string, error: unknown): void {
+    if (monotonicTime() < (this.#toldAt.get(message) ?? Number.NEGATIVE_INFINITY) + silence) return;
+    this.#toldAt.set(message, monotonicTime());
+    this.#track(() => this.#reporter.log(error, undefined, message));
+  }
 
   #track(report: () => Promise<void> | undefined): void {
     const pending = this.inContext(report);

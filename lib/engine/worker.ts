@@ -2,6 +2,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { type CloseOptions, readCloseTimeout } from '../close-options.js';
+import { BackgroundTasksError } from '../errors.js';
 import { ignore } from '../foreign-value.js';
 import type { DriverWorker } from './driver.js';
 import type { TaskWorker, WorkerHealth } from './engine.js';
@@ -48,8 +49,11 @@ export class EngineWorker implements TaskWorker {
     return this.#runner.cancelMarked();
   }
 
-  storeFailed(error: unknown): void {
-    this.#runner.storeFailed(error);
+  /** The schedules are looked at beside the tasks. */
+  scheduleFailed(error: unknown): void {
+    if (error instanceof BackgroundTasksError && error.code === 'ERR_ENGINE_UNAVAILABLE')
+      this.#runner.storeFailed(error);
+    else this.#runner.scheduleFailed(error);
   }
 
   health(): WorkerHealth {
@@ -67,9 +71,12 @@ export class EngineWorker implements TaskWorker {
   async #close(): Promise<void> {
     this.#driverWorker?.stop();
     await this.#runner.drained();
-    await this.#driverWorker?.close();
-    await this.#runner.reported();
-    this.#group.delete(this);
-    this.#onClosed();
+    try {
+      await this.#driverWorker?.close();
+    } finally {
+      await this.#runner.reported();
+      this.#group.delete(this);
+      this.#onClosed();
+    }
   }
 }
