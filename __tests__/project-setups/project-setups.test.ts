@@ -58,7 +58,7 @@ describe('the package', () => {
     const expected = [
       /^(LICENSE|(README|CHANGELOG|CONTRIBUTING|SECURITY)\.md|package\.json)$/,
       /^dist\/[\w/-]+\.m?(js|d\.m?ts)$/,
-      /^docs\/(((how-to|tutorial)\/)?[\w-]+\.(md|png)|charts\/\w+\.svg|monitoring\/\w+\.(yml|json))$/,
+      /^docs\/(((how-to|reference|tutorial)\/)?[\w-]+\.(md|png)|charts\/\w+\.svg|monitoring\/\w+\.(yml|json))$/,
       /^example\/[\w-]+\.(ts|html)$/,
     ];
     expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([]);
