@@ -6,6 +6,7 @@ const { default: Sequencer } = require('@jest/test-sequencer');
 const longest = [
   'installed',
   'celery-rabbitmq-node',
+  'typescript',
   'project-setups',
   'tutorial',
   'programs',

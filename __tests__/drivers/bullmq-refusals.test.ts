@@ -1,7 +1,7 @@
 // The BullMQ engine and a Redis that answers, but not as it should.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Redis, type RedisOptions } from 'ioredis';
+import { Redis } from 'ioredis';
 import { bullmq } from '../../lib/drivers/bullmq/index.js';
 import { type TaskEngine, task } from '../../lib/index.js';
 import { refusals, unavailable } from './fixtures/bullmq.js';
@@ -26,7 +26,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, what Redis refuses', () => {
     await redis.remove();
   });
 
-  function engineOf(options: RedisOptions): TaskEngine {
+  function engineOf(options: { db?: number; username?: string; password?: string }): TaskEngine {
     return closing(bullmq({ connection: { host: '127.0.0.1', port: redis.port, ...options } }));
   }
 

@@ -1,41 +1,21 @@
 // What users see: the packed tarball, installed by npm into real small projects. Each must run the README's example as it
-// is written there. The folders beside this file are the projects.
+// is written there. The folders beside this file are the projects; those in TypeScript are compiled by typescript.test.ts.
 
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { filesIn, install, readManifest, root, run, timeout } from '../fixtures/packed.js';
+import { example, exampleOutput, Projects, runExample } from './projects.js';
 
 jest.setTimeout(2.5 * timeout);
 
-const temp = mkdtempSync(join(tmpdir(), 'project-setups-'));
-
-const example = firstExampleOf(readFileSync(join(root, 'README.md'), 'utf8'));
-
-const exampleOutput = [
-  'sent; logged: nothing',
-  'answer: 200 {"message":"Notification sent in the background"}',
-  'logged: notification for ann@example.com: some notification',
-];
+const projects = new Projects();
+const alone = join(projects.folder, 'alone');
 
 beforeAll(async () => {
-  await Promise.all([
-    install(join(temp, 'alone'), {}, '--legacy-peer-deps'),
-    install(join(temp, 'express-5'), {
-      express: 'express',
-      '@types/express': '@types/express',
-      '@types/node': '@types/node',
-    }),
-    install(join(temp, 'express-4'), {
-      express: 'express4',
-      '@types/express': 'types-express4',
-      '@types/node': '@types/node',
-    }),
-    install(join(temp, 'threads'), { express: 'express', piscina: 'piscina' }),
-  ]);
+  await Promise.all([install(alone, {}, '--legacy-peer-deps'), projects.install('express-5', 'express-4', 'threads')]);
 });
 
-afterAll(() => rmSync(temp, { recursive: true, force: true }));
+afterAll(() => projects.remove());
 
 describe('the package', () => {
   it('has one dependency, on-finished, and express as a peer', () => {
@@ -44,12 +24,12 @@ describe('the package', () => {
     expect(Object.keys(peerDependencies ?? {}).filter((name) => !peerDependenciesMeta?.[name]?.optional)).toEqual([
       'express',
     ]);
-    const packages = readdirSync(join(temp, 'alone/node_modules')).filter((name) => !name.startsWith('.'));
+    const packages = readdirSync(join(alone, 'node_modules')).filter((name) => !name.startsWith('.'));
     expect(packages).toEqual(['ee-first', 'express-background-tasks', 'on-finished']);
   });
 
   it('loads without express: its users import that themselves', async () => {
-    await run(join(temp, 'alone'), process.execPath, '--eval', 'require("express-background-tasks")');
+    await run(alone, process.execPath, '--eval', 'require("express-background-tasks")');
   });
 
   it('holds the build, the licence, the example and what to read, and nothing else', () => {
@@ -96,21 +76,21 @@ describe('the package', () => {
   });
 });
 
-describe.each(['express-5', 'express-4'])('with %s', (express) => {
+describe.each(['express-5', 'express-4'] as const)('with %s', (express) => {
   it('runs the example of the README in CommonJS', async () => {
-    const project = create(express, 'commonjs');
+    const project = projects.create(express, 'commonjs');
     writeFileSync(join(project, 'app.js'), inCommonJs(example));
     expect(await runExample(project)).toEqual(exampleOutput);
   });
 
   it('runs the example of the README in an ES module', async () => {
-    const project = create(express, 'esm');
+    const project = projects.create(express, 'esm');
     writeFileSync(join(project, 'app.js'), example);
     expect(await runExample(project)).toEqual(exampleOutput);
   });
 
   it('is one implementation for import and require()', async () => {
-    const { stdout } = await run(create(express, 'esm'), process.execPath, 'both-systems.js');
+    const { stdout } = await run(projects.create(express, 'esm'), process.execPath, 'both-systems.js');
     expect(stdout.trim().split('\n').sort()).toEqual([
       'same names: true',
       'same values: true',
@@ -138,7 +118,7 @@ describe('threads', () => {
   it.each(programs)(
     'run the functions of every kind of module in %s, loaded by %s, and they know their task: %p',
     async (program, loader, works) => {
-      const project = create('threads', 'threads');
+      const project = projects.create('threads', 'threads');
       const { stdout } = await run(project, process.execPath, ...loaders[loader], program, ...works);
       const value = { argument: 'a.jpg', task: 'work', attempt: 1, aborted: false };
       expect(
@@ -156,43 +136,8 @@ function atLeast(major: number, minor: number): boolean {
   return ourMajor > major || (ourMajor === major && ourMinor >= minor);
 }
 
-describe.each([
-  ['express-5', 'typescript5', 'typescript-commonjs'],
-  ['express-5', 'typescript5', 'typescript-esm'],
-  ['express-5', 'typescript5', 'typescript-node10'], // Deprecated in TypeScript 6 and gone from 7.
-  ['express-5', 'typescript', 'typescript-commonjs'],
-  ['express-5', 'typescript', 'typescript-esm'],
-  ['express-5', 'typescript7', 'typescript-commonjs'],
-  ['express-5', 'typescript7', 'typescript-esm'],
-  ['express-5', 'typescript7', 'typescript-bundler'],
-  ['express-4', 'typescript5', 'typescript-commonjs'],
-  ['express-4', 'typescript', 'typescript-commonjs'],
-  ['express-4', 'typescript7', 'typescript-commonjs'],
-])('with %s, %s and %s', (express, typescript, setup) => {
-  it('compiles the example of the README and the type tests, and runs the example', async () => {
-    const project = create(express, setup);
-    writeFileSync(join(project, 'app.ts'), example);
-    for (const name of ['api.ts', 'enqueue.ts', 'functions.ts', 'threads.ts']) {
-      cpSync(join(root, '__tests__/types', name), join(project, name));
-    }
-    await run(project, process.execPath, join(root, 'node_modules', typescript, 'bin/tsc'));
-    expect(await runExample(project)).toEqual(exampleOutput);
-  });
-});
-
-function create(express: string, setup: string): string {
-  const project = mkdtempSync(join(temp, express, `${setup}-`));
-  cpSync(join(__dirname, setup), project, { recursive: true });
-  return project;
-}
-
-async function runExample(project: string): Promise<string[]> {
-  const { stdout } = await run(project, process.execPath, '--require', join(__dirname, 'drive.cjs'), 'app.js');
-  return stdout.trim().split('\n');
-}
-
 function installed(file = ''): string {
-  return join(temp, 'alone/node_modules/express-background-tasks', file);
+  return join(alone, 'node_modules/express-background-tasks', file);
 }
 
 function isInstalled(file: string): boolean {
@@ -202,12 +147,6 @@ function isInstalled(file: string): boolean {
 /** What the first group of a pattern stands for. */
 function findAll(file: string, pattern: RegExp): string[] {
   return [...readFileSync(file, 'utf8').matchAll(pattern)].map(([, found = '']) => found);
-}
-
-function firstExampleOf(markdown: string): string {
-  const code = /^```ts\n(.*?)^```$/ms.exec(markdown)?.[1];
-  if (code === undefined) throw new Error('the README has no example in TypeScript');
-  return code;
 }
 
 function inCommonJs(code: string): string {
