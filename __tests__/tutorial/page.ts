@@ -55,7 +55,8 @@ function serverStepsIn(content: string): Step[] {
     { kind: 'start', command },
     { kind: 'shows', output },
   ]);
-  if (shown.startsWith('^C')) steps.unshift({ kind: 'interrupt', output: shown.slice(2).trim() });
+  // A terminal shows it where it is pressed.
+  if (/^\^C$/m.test(shown)) steps.unshift({ kind: 'interrupt', output: shown.replace(/^\^C$\n?/m, '').trim() });
   else if (shown !== '') steps.unshift({ kind: 'shows', output: shown });
   return steps;
 }
