@@ -27,6 +27,17 @@ it('is what the handle tells: undefined before, then the last value, also once t
   expect(handle.progress).toEqual({ step: 1 });
 });
 
+it('may be asked for before anything else of the handle, and changes nothing else of it', async () => {
+  const { respond } = await serveTasks();
+  const { handle, before, id, finished } = await respond((tasks) => {
+    const handle = tasks.add(() => currentTask()?.progress(1));
+    const before = handle.progress;
+    return { handle, before, id: handle.id, finished: handle.finished };
+  });
+  expect(await finished).toEqual({ status: 'succeeded', value: undefined });
+  expect([before, handle.progress, handle.id]).toEqual([undefined, 1, id]);
+});
+
 it('is a copy', async () => {
   const { middleware, respond } = await serveTasks();
   const value = { done: 1 };
