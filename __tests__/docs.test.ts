@@ -116,6 +116,7 @@ declare module '@prisma/client' {
   }
   export class PrismaClient {
     constructor(options: { adapter: object });
+    $executeRaw(query: TemplateStringsArray): Promise<number>;
     $transaction<T>(work: (transaction: Transaction) => Promise<T>): Promise<T>;
   }
 }

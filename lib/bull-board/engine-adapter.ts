@@ -14,7 +14,7 @@ import { answerOf, isLacking, refuse } from './refusal.js';
  * errors and results, the schedules. Failed ones can be retried, delayed ones promoted, and what does not run can be removed.
  * It needs no worker in its process. Mount the page behind your own authorization.
  *
- * The constructor throws BackgroundTasksError `ERR_INVALID_OPTION` for what is no engine, and for bad options.
+ * The constructor throws BackgroundTasksError `ERR_INVALID_OPTION` if `engine` is not an engine, and for bad options.
  *
  * @example
  * const serverAdapter = new ExpressAdapter().setBasePath('/admin');

@@ -16,7 +16,7 @@ type Tasks = Pick<BackgroundTasksMiddleware, 'list' | 'stats'>;
  * Shows on the page of bull-board which tasks run after a response of this process and which wait, with what
  * `backgroundTasks().list()` tells of them. There is nothing to press: such tasks are not stored.
  *
- * The constructor throws BackgroundTasksError `ERR_INVALID_OPTION` for what is no middleware of `backgroundTasks()`, and for bad
+ * The constructor throws BackgroundTasksError `ERR_INVALID_OPTION` if `tasks` is not what `backgroundTasks()` returned, and for bad
  * options.
  *
  * @example

@@ -9,6 +9,7 @@ const suspectAfter = 3;
 /** A suspect fails once its worker has died this many times while it ran alone. */
 const mostDeathsAlone = 2;
 
+/** Whether a task runs alone, since so many workers have died while they ran it. */
 export function isSuspect(deaths: number): boolean {
   return deaths >= suspectAfter;
 }

@@ -105,7 +105,7 @@ export interface StoredSchedule {
 
 export interface ScheduleStore {
   /**
-   * For so long a slot is left to the workers that lived when it came, in ms; then one that was started later makes it up.
+   * How long a missed slot is left to the workers that were running when it came, in ms. After that any worker makes it up.
    * Default 5000.
    */
   readonly patience?: number;

@@ -73,7 +73,7 @@ export interface TaskEngine {
   remove(selection: string | TaskFilter): Promise<number>;
   /**
    * The record of a task now and after each change, until the task is over; nothing for an unknown id. The last one has the
-   * result. All watchers of an engine share one query every half a second.
+   * result. All watchers of an engine share one query every 0.4 s.
    */
   watch(id: string, options?: WatchOptions): AsyncIterable<TaskRecord>;
   /**
@@ -91,6 +91,7 @@ export interface TaskEngine {
   ): Promise<void>;
   /** Removes a schedule. False if there is none of that name. What it has enqueued stays. */
   unschedule(name: string): Promise<boolean>;
+  /** All schedules, each with its next slot. */
   schedules(): Promise<TaskSchedule[]>;
   /** Ends its workers, waits for their running tasks, and gives up its connections. Inside one of its tasks it waits for nothing. */
   close(): Promise<void>;

@@ -22,7 +22,7 @@ function uuid(time: number, rest: string): string {
   return `${hex.slice(0, 8)}-${hex.slice(8)}-7${rest.slice(15)}`;
 }
 
-/** When an id was made; undefined for one that `newId` did not make. In lower case. */
+/** When an id was made; undefined for one that this library did not make. In lower case. */
 export function timeOfId(id: string): Date | undefined {
   const [, high, low] = /^([\da-f]{8})-([\da-f]{4})-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/.exec(id) ?? [];
   return high === undefined || low === undefined ? undefined : new Date(Number.parseInt(high + low, 16));

@@ -27,6 +27,11 @@ export interface RunStore {
   readonly setProgress?: ((progress: readonly Progress[]) => Promise<void>) | undefined;
 }
 
+/**
+ * Runs the attempts of one worker. Passed to a driver's `work`.
+ *
+ * @hideconstructor
+ */
 export class MessageRunner extends WorkerReports implements RunOwner {
   readonly concurrency: number;
   readonly surroundings: Surroundings;

@@ -12,7 +12,7 @@ const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRA
  * stop, with 409 if it is over already, and with 404 for an unknown id. Requests with GET, HEAD, OPTIONS and TRACE,
  * which must not change anything, are left to the next handler.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for what is no engine.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` if `engine` is not an engine.
  * @example
  * app.delete('/tasks/:id', cancelTask(engine));
  */

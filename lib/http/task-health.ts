@@ -11,7 +11,7 @@ export interface HealthOptions {
   engine?: TaskEngine | undefined;
   /** Each of them has to look for tasks. The array is read at each request: workers may be added to it later. */
   workers?: readonly TaskWorker[] | undefined;
-  /** For how long a task that may run may wait for a worker, in ms. Needs `engine`. Default: as long as it likes. */
+  /** For how long a task that may run may wait for a worker, in ms. Needs `engine`. Default: no limit. */
   maxLag?: number | undefined;
 }
 

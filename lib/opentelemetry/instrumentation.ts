@@ -48,6 +48,7 @@ export class BackgroundTasksInstrumentation {
     if (this.#config.enabled) this.enable();
   }
 
+  /** The options that are in force. */
   getConfig(): InstrumentationConfig & { enabled: boolean } {
     return this.#config;
   }
@@ -74,6 +75,7 @@ export class BackgroundTasksInstrumentation {
     this.#metrics.setMeter(provider.getMeter(name, version));
   }
 
+  /** Starts to listen to the tracing channels. The constructor does it, unless `enabled` is false. */
   enable(): void {
     if (this.#isEnabled) return;
     this.#isEnabled = true;
@@ -82,6 +84,7 @@ export class BackgroundTasksInstrumentation {
     this.#metrics.start();
   }
 
+  /** Attempts that run go on without their spans. */
   disable(): void {
     if (!this.#isEnabled) return;
     this.#isEnabled = false;

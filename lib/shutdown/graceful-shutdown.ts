@@ -14,11 +14,11 @@ import { onSignals } from './signals.js';
 import { type AnyHttpServer, StoppableServer } from './stoppable-server.js';
 
 export interface ShutdownOptions {
-  /** What `backgroundTasks()` returned: its tasks end behind the last request. Those that do not are reported as abandoned. */
+  /** What `backgroundTasks()` returned: its tasks end after the last request. Those that do not are reported as abandoned. */
   tasks?: BackgroundTasksMiddleware | undefined;
-  /** What `work()` resolved with. They end behind the tasks. The array is read at the shutdown: workers may be added to it later. */
+  /** What `work()` resolved with. They end after the tasks. The array is read at the shutdown: workers may be added to it later. */
   workers?: readonly TaskWorker[] | undefined;
-  /** It is closed behind its workers. */
+  /** It is closed after its workers. */
   engine?: TaskEngine | undefined;
   /**
    * For all of it, in ms, or Infinity. Default 9000: `docker stop` kills after 10 seconds, Kubernetes after 30. Each phase has a
@@ -43,14 +43,14 @@ export interface GracefulShutdown {
 
 /**
  * Shuts the process down at SIGTERM, SIGINT, SIGQUIT, SIGHUP and SIGUSR2, at the message `shutdown` of PM2, and after an error
- * that nobody caught: it stops listening and ends each connection behind its last answer, lets the tasks end, then closes workers
+ * that nobody caught: it stops listening and ends each connection after its last answer, lets the tasks end, then closes workers
  * and engine, and calls `onClose`. The process exits with 0, or with 1 if an error began it, if something failed, or if an answer
  * or a task was given up. A second signal ends it at once, with 1.
  *
  * Call it once in a process, when the server has been made. `null` stands for a process without a server, such as one that only
  * works. The package close-with-grace has to be installed.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for invalid or unknown options, and for what is no server.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for invalid or unknown options, and if `server` is not a server.
  * @example
  * const server = app.listen(3000);
  * gracefulShutdown(server, { tasks });

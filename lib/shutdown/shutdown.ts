@@ -55,7 +55,7 @@ export class Shutdown {
     this.#logs.push(this.#reporter.log(error, undefined, message));
   }
 
-  /** The process ends behind it. */
+  /** The process ends after it. */
   async #logged(): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise((resolve) => {

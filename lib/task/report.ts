@@ -7,6 +7,7 @@ import type { TaskInfo } from './types.js';
 
 /** As pino, bunyan and Fastify have it. The context holds the error as `err`, the task, and the request's method and path. */
 export interface Logger {
+  /** Called with one failure. If it fails itself, both errors are printed to the console. */
   error(context: object, message: string): void;
 }
 

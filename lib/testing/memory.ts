@@ -7,6 +7,7 @@ import { inspectShort } from '../foreign-value.js';
 import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
 import { MemoryDriver, MemoryStore } from './memory-driver.js';
 
+/** What `memory()` returns: an engine that keeps its tasks in this process, with three methods for tests. */
 export interface MemoryEngine extends TaskEngine {
   /** The arguments of each task that waits, oldest first. */
   enqueued<A extends readonly unknown[]>(task: Task<A> | RemoteTask<A>): A[];

@@ -20,7 +20,7 @@ export interface ResponseRun<T> {
 }
 
 /**
- * Calls a function as a handler that backgroundTasks() stands before: `after()`, `enqueue()` and `res.locals.backgroundTasks` work
+ * Calls a function as if it were a handler behind backgroundTasks(): `after()`, `enqueue()` and `res.locals.backgroundTasks` work
  * in it. Then the response ends, and its tasks run. Resolves when they have ended.
  *
  * Rejects with what the function throws, once the tasks have ended all the same. Throws BackgroundTasksError

@@ -26,7 +26,7 @@ export type SqliteOptions = SqliteFileOptions | SqliteDatabaseOptions;
 export interface SqliteFileOptions extends SqliteTimes {
   /**
    * The file. It is created if it does not exist. Several processes of one machine may share it, but within a process that
-   * has an engine, nothing else may open it (see docs/engines.md). An `enqueue` waits until the disk has the task. The
+   * has an engine, only its own SQLite library may open it (see docs/engines.md). An `enqueue` waits until the disk has the task. The
    * record of how a task ended does not wait: after a power failure, tasks that ended in the seconds before may run again.
    */
   path: string;
