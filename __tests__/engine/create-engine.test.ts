@@ -336,6 +336,27 @@ describe('a worker', () => {
     expect(events).toEqual(['stop', 'close', 'driver closed']);
   });
 
+  it('that cannot be closed does not keep the engine from closing the rest, and the engine says why', async () => {
+    const events: string[] = [];
+    const gone = new Error('gone');
+    let workers = 0;
+    const work = (): DriverWorker => {
+      const number = ++workers;
+      return {
+        stop: () => {},
+        close: () => {
+          events.push(`worker ${number}`);
+          return number === 1 ? Promise.reject(gone) : Promise.resolve();
+        },
+      };
+    };
+    const engine = createEngine(driverWith({ work, close: () => void events.push('driver') }));
+    await engine.work([]);
+    await engine.work([]);
+    await expect(engine.close()).rejects.toBe(gone);
+    expect(events).toEqual(['worker 1', 'worker 2', 'driver']);
+  });
+
   it('of several timeouts takes the shortest', async () => {
     const { driver, runners } = working();
     const engine = createEngine(driver);

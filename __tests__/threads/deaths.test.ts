@@ -118,6 +118,8 @@ describe('a thread that dies between two tasks', () => {
 });
 
 describe('a call whose thread dies before it begins', () => {
+  beforeEach(() => void warnings()); // Not all deaths come between two tasks.
+
   /** Makes a call, and lets the only thread die when it has the call in its port. */
   async function callDying<R>(pool: ThreadPool, call: () => Promise<R>): Promise<R> {
     const cell = cells();
