@@ -15,7 +15,11 @@ const program = join(__dirname, 'fixtures/fake-timers.ts');
 
 function runProgram(...args: string[]): UnderFakeTimers {
   const options = { encoding: 'utf8', timeout: 25_000 } as const;
-  const { stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', program, ...args], options);
+  const { stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--require', join(__dirname, 'fixtures/typescript.cjs'), program, ...args],
+    options,
+  );
   if (stdout === '') throw new Error(`the tasks came to a stop: ${stderr}`);
   return JSON.parse(stdout);
 }

@@ -29,7 +29,7 @@ if (mode in kinds) await enqueue(kinds[mode]);
 else process.exitCode = await run(Number(mode));
 
 async function enqueue({ works, takesLocks, closes }) {
-  require('../__tests__/drivers/fixtures/typescript.cjs');
+  require('../__tests__/fixtures/typescript.cjs');
   const { task } = require('../lib/index.ts');
   const { sqlite } = require('../lib/drivers/sqlite/index.ts');
   const engine = sqlite({ path, lease: 2000 });

@@ -20,7 +20,7 @@ else process.exitCode = await run(Number(mode));
 
 /** The victim. Each task writes its number down, so that runs can be counted whatever the database says. */
 async function serve() {
-  require('../__tests__/drivers/fixtures/typescript.cjs');
+  require('../__tests__/fixtures/typescript.cjs');
   const { backgroundTasks, task } = require('../lib/index.ts');
   const { sqlite } = require('../lib/drivers/sqlite/index.ts');
   const express = require('express');

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const require = createRequire(import.meta.url);
-require('../__tests__/drivers/fixtures/typescript.cjs');
+require('../__tests__/fixtures/typescript.cjs');
 const { task } = require('../lib/index.ts');
 
 const patience = 120_000;

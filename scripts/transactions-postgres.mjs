@@ -4,7 +4,7 @@
 import { createRequire } from 'node:module';
 
 const require = createRequire(import.meta.url);
-require('../__tests__/drivers/fixtures/typescript.cjs');
+require('../__tests__/fixtures/typescript.cjs');
 const { createStore, startBoss } = require('../__tests__/drivers/fixtures/pg-boss.ts');
 const { runTransactions } = require('../__tests__/drivers/fixtures/transactions.ts');
 

@@ -37,7 +37,7 @@ describeWith({ server: ['Redis', 6379] }, 'on the BullMQ engine, a task whose wo
 
   function startProcess(): ChildProcess {
     const program = join(__dirname, 'fixtures/bullmq-poison.ts');
-    const child = spawn(process.execPath, ['--require', join(__dirname, 'fixtures/typescript.cjs'), program, queue]);
+    const child = spawn(process.execPath, ['--require', join(__dirname, '../fixtures/typescript.cjs'), program, queue]);
     children.add(child);
     return child;
   }

@@ -208,7 +208,7 @@ export function describeOutages(broker: Broker): void {
         const engine = celery({ broker: '${broker.scheme}://127.0.0.1:${portOf()}', queue: '${queue}' });
         process.stdin.on('end', () => engine.close()).resume();
         engine.enqueue(task('a')).catch(() => {}).then(() => console.log('asked'));`;
-      const args = ['--require', `${__dirname}/fixtures/typescript.cjs`, '--eval', program];
+      const args = ['--require', `${__dirname}/../fixtures/typescript.cjs`, '--eval', program];
       const child = spawn(process.execPath, args, {
         cwd: __dirname,
         timeout: patience,

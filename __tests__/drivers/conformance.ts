@@ -86,7 +86,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
       const child = fork(
         join(__dirname, 'fixtures/worker-process.ts'),
         [mode, subject.module, JSON.stringify(store.config)],
-        { execArgv: ['--require', join(__dirname, 'fixtures/typescript.cjs')] },
+        { execArgv: ['--require', join(__dirname, '../fixtures/typescript.cjs')] },
       );
       children.push(child);
       const reports = new Seen<WorkerReport>();

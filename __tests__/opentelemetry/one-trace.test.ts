@@ -59,7 +59,7 @@ for (const { name, requirements, module, createStore } of subjects) {
     async function start(mode: 'serve' | 'work', reports: Seen<TracedReport>, target = ''): Promise<number> {
       const args = [mode, join(drivers, `${module}.ts`), JSON.stringify(store.config), target];
       const child = fork(join(__dirname, 'fixtures/traced-process.ts'), args, {
-        execArgv: ['--require', join(drivers, 'typescript.cjs')],
+        execArgv: ['--require', join(__dirname, '../fixtures/typescript.cjs')],
       });
       children.push(child);
       const own = new Seen<TracedReport>();

@@ -522,7 +522,7 @@ describe('loggers', () => {
 
 it('promise 5: no hostile value ends a bare Node process', async () => {
   const fixtures = join(__dirname, '../fixtures');
-  const args = ['--import', 'tsx', join(fixtures, 'isolation.ts')];
+  const args = ['--require', join(fixtures, 'typescript.cjs'), join(fixtures, 'isolation.ts')];
   // Rejects if the process fails, as it does at the first unhandled rejection.
   const { stdout } = await promisify(execFile)(process.execPath, args, { maxBuffer: Number.POSITIVE_INFINITY });
   const reports: IsolationReport[] = JSON.parse(stdout);

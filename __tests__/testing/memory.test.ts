@@ -225,6 +225,7 @@ it('keeps no progress of an attempt that is over, and moves no schedule on that 
 
 it.each(['closed', 'left open'])('keeps no process up, its worker %s', async (what) => {
   const program = require.resolve('./fixtures/leaves-worker.ts');
-  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', program, what]);
+  const args = ['--require', require.resolve('../fixtures/typescript.cjs'), program, what];
+  const { stdout } = await promisify(execFile)(process.execPath, args);
   expect(stdout).toBe('ran\n');
 });
