@@ -357,6 +357,26 @@ describe('a worker', () => {
     expect(events).toEqual(['worker 1', 'worker 2', 'driver']);
   });
 
+  it('and a driver that cannot be closed: the engine tells of both', async () => {
+    const [gone, full] = [new Error('gone'), new Error('full')];
+    const work = (): DriverWorker => ({ stop: () => {}, close: () => Promise.reject(gone) });
+    const engine = createEngine(driverWith({ work, close: () => Promise.reject(full) }));
+    await engine.work([]);
+    await expect(engine.close()).rejects.toMatchObject({ name: 'AggregateError', errors: [gone, full] });
+  });
+
+  it('is closed also where its driver fails to stop it', async () => {
+    const events: string[] = [];
+    const stop = (): never => {
+      throw new Error('no');
+    };
+    const work = (): DriverWorker => ({ stop, close: async () => void events.push('worker') });
+    const engine = createEngine(driverWith({ work, close: () => void events.push('driver') }));
+    await engine.work([]);
+    await expect(engine.close()).rejects.toThrow('no');
+    expect(events).toEqual(['worker', 'driver']);
+  });
+
   it('of several timeouts takes the shortest', async () => {
     const { driver, runners } = working();
     const engine = createEngine(driver);

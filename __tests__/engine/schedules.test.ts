@@ -143,7 +143,7 @@ describe('one that was changed while a worker looked', () => {
 });
 
 describe('one that fails', () => {
-  const definition = JSON.stringify({ cron: 'of another version', timeZone: 'UTC', message: {} });
+  const definition = JSON.stringify({ cron: 'of another version', timeZone: 'UTC', message: { json: '[]' } });
 
   async function withBroken(): Promise<{ store: MemoryStore; engine: Memory }> {
     const store = new MemoryStore();
@@ -165,15 +165,35 @@ describe('one that fails', () => {
         {
           err: expect.objectContaining({
             code: 'ERR_INVALID_OPTION',
-            message: expect.stringMatching(
-              /^the schedule "broken" cannot be read: schedule\(\): "cron" or "timeZone": /,
-            ),
+            message: expect.stringMatching(/^the schedule "broken": "cron" or "timeZone": /),
           }),
         },
-        'A schedule of background tasks enqueues nothing',
+        'The schedule "broken" of background tasks enqueues nothing',
       ],
     ]);
   });
+
+  it.each(['{', '{"cron":"* * * * *","timeZone":"UTC"}', '{"message":{"json":"["}}'])(
+    'is told of by its name, each of them, and schedules() says which one it is: %s',
+    async (unreadable) => {
+      const store = new MemoryStore();
+      for (const name of ['one', 'two']) await store.schedules.put({ name, definition: unreadable, next: 0 });
+      const engine = new Memory(store);
+      const error = jest.fn();
+      const worker = await engine.work([tick], { logger: { error } });
+      await until(() => error.mock.calls.length > 1);
+      await worker.close();
+      const code = 'ERR_INVALID_OPTION';
+      expect(error.mock.calls).toEqual(
+        ['one', 'two'].map((name) => [
+          { err: expect.objectContaining({ code, message: `the schedule "${name}": it cannot be read` }) },
+          `The schedule "${name}" of background tasks enqueues nothing`,
+        ]),
+      );
+      await expect(engine.schedules()).rejects.toMatchObject({ code, message: expect.stringContaining('"one"') });
+      expect(await engine.unschedule('one')).toBe(true);
+    },
+  );
 
   it('is told apart from a store that fails, which the worker reports as such', async () => {
     const store = new MemoryStore();

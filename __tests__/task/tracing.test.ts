@@ -4,8 +4,10 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { type Channel, type TracingChannel, tracingChannel } from 'node:diagnostics_channel';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { Request, Response } from 'express';
-import { currentTask, type TaskTrace, task } from '../../lib/index';
+import { currentTask, type TaskInfo, type TaskTrace, task } from '../../lib/index';
 import { AddedTask } from '../../lib/response/added-task';
+import { Attempt } from '../../lib/task/attempt';
+import { Call } from '../../lib/task/call';
 import { deferred } from '../fixtures/deferred';
 import { serveTasks } from '../fixtures/serve-tasks';
 
@@ -239,6 +241,37 @@ describe('promise 15: observable', () => {
     expect(events.map(({ context }) => [context.cancelled, context.error])).toEqual([
       [undefined, boom],
       [true, expect.objectContaining({ name: 'AbortError' })],
+    ]);
+  });
+
+  it('says so of one that was cancelled before it began, too', () => {
+    const { events } = record(channel, ['end']);
+    const attempt = new Attempt({ id: 'id-1', name: 'late' }, 1, { response: undefined, enqueuer: undefined });
+    attempt.cancel();
+    const call = new Call(() => {
+      throw attempt.signal.reason;
+    }, []);
+    const trace = (info: TaskInfo): TaskTrace => ({ task: info, args: [] });
+    const limits = { timeout: Number.POSITIVE_INFINITY, isElsewhere: false };
+    attempt.run({ call, trace }, limits, { attemptOver: () => {}, progressed: () => {} });
+    expect(events.map(({ context }) => context.cancelled)).toEqual([true]);
+  });
+
+  it('takes one that was cancelled and then given up for a failure, as the report does', async () => {
+    const { middleware, respond } = await serveTasks();
+    const { events } = record(channel, ['asyncEnd']);
+    const begun = deferred();
+    const handle = await respond((tasks) =>
+      tasks.add(() => {
+        begun.resolve();
+        return new Promise(() => {});
+      }),
+    );
+    await begun.promise;
+    handle.cancel();
+    await middleware.close({ timeout: 0 });
+    expect(events.map(({ context }) => [context.cancelled, context.error])).toEqual([
+      [undefined, expect.objectContaining({ code: 'ERR_TASK_ABANDONED' })],
     ]);
   });
 

@@ -116,12 +116,12 @@ describe('the shared memory', () => {
     const slots = Slots.for(2);
     slots.take(1, 5);
     expect(slots.begin(1, 4, 6)).toBe(false); // Of a thread that is late: the slot was the fourth call's.
-    expect(slots.threadOf(1)).toBeUndefined();
+    expect(slots.hasBegun(1, 5)).toBe(false);
     expect(slots.begin(1, 5, 7)).toBe(true);
     slots.abort(1, abortReasons.timeout);
-    expect([slots.threadOf(0), slots.threadOf(1), slots.reasonOf(0), slots.reasonOf(1)]).toEqual([undefined, 7, 0, 1]);
+    expect([slots.hasBegun(1, 5), slots.threadOf(1), slots.reasonOf(0), slots.reasonOf(1)]).toEqual([true, 7, 0, 1]);
     slots.take(1, 6);
-    expect([slots.threadOf(1), slots.reasonOf(1)]).toEqual([undefined, 0]);
+    expect([slots.hasBegun(1, 6), slots.hasBegun(1, 5), slots.reasonOf(1)]).toEqual([false, false, 0]);
   });
 });
 
@@ -153,8 +153,14 @@ describe('a result crosses in the reply of the thread where it can be cloned for
     [new Map(), false],
     [new Proxy({}, {}), false],
     [cyclic, false],
-    [Array.from({ length: 63 }, () => 1), false],
-    [Array.from({ length: 62 }, () => 1), true],
+    [Array.from({ length: 64 }, () => 1), false],
+    [Array.from({ length: 63 }, () => 1), true],
+    [Object.fromEntries(Array.from({ length: 64 }, (_, number) => [number, 1])), false],
+    ['x'.repeat(64_000), true],
+    ['x'.repeat(65_000), false],
+    [new Uint8Array(65_000), false],
+    [Buffer.alloc(65_000).subarray(0, 10), false], // All of it would be cloned.
+    [new Uint8Array(new SharedArrayBuffer(65_000)), true],
     [Array.from({ length: 1000 }, () => 1), false],
   ])('%p: %p', (value, isSure) => {
     expect(isSurelyClonable(value)).toBe(isSure);
@@ -173,18 +179,49 @@ describe('a call that is revoked', () => {
   it('does not begin in a thread that is late', () => {
     const slots = Slots.for(1);
     slots.take(0, 5);
-    expect(slots.revoke(0)).toBe(true);
+    expect(slots.revoke(0, 5)).toBe(true);
     expect(slots.begin(0, 5, 7)).toBe(false);
-    expect(slots.threadOf(0)).toBeUndefined();
+    expect(slots.revoke(0, 5)).toBe(true); // Once more.
+  });
+
+  it('does not begin in place of the next one, wherever its thread stands still meanwhile', () => {
+    const slots = Slots.for(1);
+    const { compareExchange } = Atomics;
+    slots.take(0, 5);
+    const late = jest.spyOn(Atomics, 'compareExchange').mockImplementationOnce((...args: unknown[]) => {
+      // Now the thread of call 5 has read what it wanted to read.
+      late.mockRestore();
+      expect(slots.revoke(0, 5)).toBe(true);
+      slots.take(0, 6);
+      return Reflect.apply(compareExchange, Atomics, args);
+    });
+    expect(slots.begin(0, 5, 7)).toBe(false);
+    expect(slots.hasBegun(0, 6)).toBe(false);
+    expect(slots.begin(0, 6, 8)).toBe(true);
+    expect(slots.threadOf(0)).toBe(8);
   });
 
   it('has to be ended where it has begun', () => {
     const slots = Slots.for(1);
     slots.take(0, 5);
     slots.begin(0, 5, 7);
-    expect(slots.revoke(0)).toBe(false);
-    expect(slots.threadOf(0)).toBe(7);
+    expect(slots.revoke(0, 5)).toBe(false);
+    expect(slots.hasBegun(0, 5)).toBe(true);
   });
+});
+
+it('a call that a thread runs does not fail of another thread that could not start', () => {
+  const slots = Slots.for(1);
+  const target = { task: 'resize', module: '/resize.js', exported: 'default' };
+  const call = new Call(target, [], undefined, { slots, threads: [] });
+  const stopped = jest.fn();
+  call.stop.on('abort', stopped);
+  call.fail(new Error('no memory')); // It waits for its turn.
+  const { call: number } = call.begin(0);
+  slots.begin(0, number, 7);
+  call.fail(new Error('no memory'));
+  call.over();
+  expect([call.isStopped, stopped.mock.calls]).toEqual([false, []]);
 });
 
 describe('a result that is posted on its own', () => {

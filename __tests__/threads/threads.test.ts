@@ -156,6 +156,26 @@ describe('pool.task()', () => {
   });
 });
 
+it('a call with a large argument takes about as long as its clone', async () => {
+  const pool = openThreads({ maxThreads: 1 });
+  const length = workTask(pool, 'lengthOf');
+  await length([]);
+  const large = Array.from({ length: 500_000 }, (_, number) => number);
+  const time = (call: () => void): number => {
+    const before = process.cpuUsage();
+    call();
+    const { user, system } = process.cpuUsage(before);
+    return user + system;
+  };
+  const clone = Math.max(...[1, 2, 3].map(() => time(() => structuredClone(large))));
+  let result: Promise<number> | undefined;
+  const call = time(() => {
+    result = length(large);
+  });
+  expect(await result).toBe(large.length);
+  expect(call / clone).toBeLessThan(10);
+});
+
 describe('arguments and results', () => {
   const pool = openThreads();
   const echo = workTask(pool, 'echo');

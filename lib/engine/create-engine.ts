@@ -62,8 +62,11 @@ export class Engine implements TaskEngine {
       driver,
       this.#calls,
       () => this.#wake(),
-      (error) => {
-        for (const worker of this.#workers) worker.scheduleFailed(error);
+      ({ schedule, error }) => {
+        for (const worker of this.#workers) {
+          if (schedule === undefined) worker.storeFailed(error);
+          else worker.scheduleFailed(schedule, error);
+        }
       },
     );
   }
@@ -200,7 +203,7 @@ export class Engine implements TaskEngine {
   /** Enqueues what the schedules have due. A worker does it by itself. */
   async enqueueDue(): Promise<void> {
     const { failures } = await this.#schedules.enqueueDue();
-    if (failures.length > 0) throw failures[0];
+    if (failures[0] !== undefined) throw failures[0].error;
   }
 
   close(): Promise<void> {
@@ -217,9 +220,15 @@ export class Engine implements TaskEngine {
     const ends = await Promise.allSettled(workers);
     this.#schedules.stop();
     await this.#calls.close();
+    // The rest is closed where a worker could not be.
+    ends.push(...(await Promise.allSettled([this.#closeDriver()])));
+    const [error, ...others] = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason] : []));
+    if (others.length > 0) throw new AggregateError([error, ...others], 'the engine could not be closed in full');
+    if (error !== undefined) throw error;
+  }
+
+  async #closeDriver(): Promise<void> {
     await this.#driver.close();
-    // The rest is closed all the same.
-    for (const end of ends) if (end.status === 'rejected') throw end.reason;
   }
 
   /** Nothing but a UUID is asked for. */

@@ -4,7 +4,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout, wallClockTime } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
-import { inspectShort, isError } from '../foreign-value.js';
+import { inspectShort } from '../foreign-value.js';
 import { checkOptions, isText } from '../options.js';
 import type { Calls } from './calls.js';
 import type { EngineDriver, ScheduleStore, StoredSchedule } from './driver.js';
@@ -24,6 +24,12 @@ const patience = 5000;
 /** Of a schedule that has had its last slot. */
 const never = 8.64e15;
 
+/** `schedule`: undefined where all of them fail, since the store is out of reach. */
+interface Failure {
+  readonly schedule: string | undefined;
+  readonly error: unknown;
+}
+
 /** What is stored of a schedule, as JSON. */
 interface Definition {
   readonly cron: string;
@@ -35,12 +41,12 @@ export class Schedules {
   readonly #driver: EngineDriver;
   readonly #calls: Calls;
   readonly #onEnqueued: () => void;
-  readonly #onFailure: (error: unknown) => void;
+  readonly #onFailure: (failure: Failure) => void;
   #timer: NodeJS.Timeout | undefined = undefined;
   /** Since when the slots are watched here; undefined while no worker lives. */
   #watchedFrom: number | undefined = undefined;
 
-  constructor(driver: EngineDriver, calls: Calls, onEnqueued: () => void, onFailure: (error: unknown) => void) {
+  constructor(driver: EngineDriver, calls: Calls, onEnqueued: () => void, onFailure: (failure: Failure) => void) {
     this.#driver = driver;
     this.#calls = calls;
     this.#onEnqueued = onEnqueued;
@@ -91,9 +97,9 @@ export class Schedules {
     const stored = await this.#calls.make('the schedules could not be read', (expired) =>
       store.list(undefined, expired),
     );
-    return stored.map(({ name, definition, next }) => {
-      const { cron, timeZone, message }: Definition = JSON.parse(definition);
-      const args: unknown[] = JSON.parse(message.json);
+    return stored.map((schedule) => {
+      const { name, next } = schedule;
+      const { cron, timeZone, message, args } = readStored(schedule);
       return { name, cron, timeZone, task: message.name, args, ...(next < never && { nextRunAt: new Date(next) }) };
     });
   }
@@ -120,7 +126,7 @@ export class Schedules {
       next = due.next;
       for (const failure of due.failures) this.#onFailure(failure);
     } catch (error) {
-      this.#onFailure(error);
+      this.#onFailure({ schedule: undefined, error });
     }
     if (this.#watchedFrom !== undefined) this.#setTimer(Math.min(interval, next - this.#now()));
   });
@@ -129,7 +135,7 @@ export class Schedules {
    * Enqueues what is due. Resolves with when there is more to do, as far as is known. A schedule that fails, because another
    * version has stored its pattern, say, does not hold up the others.
    */
-  async enqueueDue(): Promise<{ next: number; failures: unknown[] }> {
+  async enqueueDue(): Promise<{ next: number; failures: Failure[] }> {
     const store = this.#store('schedules()');
     // A look ahead of the interval, so that a slot in it is met at its time.
     const due = await this.#calls.make('the schedules could not be read', (expired) =>
@@ -138,7 +144,11 @@ export class Schedules {
     const advances = due.map((schedule) => this.#advance(store, schedule));
     const results = await Promise.allSettled(advances);
     const next = results.map((result) => (result.status === 'fulfilled' ? result.value : Number.POSITIVE_INFINITY));
-    const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
+    const failures = results.flatMap((result, index): Failure[] => {
+      if (result.status === 'fulfilled') return [];
+      const error: unknown = result.reason;
+      return [{ schedule: isUnavailable(error) ? undefined : due[index]?.name, error }];
+    });
     return { next: Math.min(...next), failures };
   }
 
@@ -149,12 +159,13 @@ export class Schedules {
     if (slot > now) return slot;
     const madeUpAt = slot + (store.patience ?? patience);
     if (slot < from && now < madeUpAt) return madeUpAt;
-    const { pattern, message } = readStored(schedule);
+    const { cron, timeZone, message, args } = readStored(schedule);
+    const pattern = readPattern(cron, timeZone, `the schedule "${schedule.name}"`);
     // Of those that came while no worker lived, one task is enqueued for the last.
     const [missed] = slot < from ? pattern.previousRuns(1, new Date(from)) : [];
     slot = Math.max(slot, missed?.getTime() ?? slot);
     const following = slotAfter(pattern, slot);
-    const due = { ...message, id: idOf(slot, schedule.name), args: JSON.parse(message.json) };
+    const due = { ...message, id: idOf(slot, schedule.name), args };
     await this.#calls.make('the task of a schedule could not be stored', (expired) =>
       store.advance(schedule, following, due, expired),
     );
@@ -163,15 +174,18 @@ export class Schedules {
   }
 }
 
-/** Another version may have stored it, or a process that has croner. */
-function readStored({ name, definition }: StoredSchedule): Pick<Definition, 'message'> & { readonly pattern: Pattern } {
+/** It may be of another version, or of somebody else. */
+function readStored({ name, definition }: StoredSchedule): Definition & { readonly args: unknown[] } {
   try {
-    const { cron, timeZone, message }: Definition = JSON.parse(definition);
-    return { pattern: readPattern(cron, timeZone), message };
+    const stored: Definition = JSON.parse(definition);
+    return { ...stored, args: JSON.parse(stored.message.json) };
   } catch (cause) {
-    const why = isError(cause) ? cause.message : String(cause);
-    throw new BackgroundTasksError('ERR_INVALID_OPTION', `the schedule "${name}" cannot be read: ${why}`, { cause });
+    throw invalid('it cannot be read', { cause }, `the schedule "${name}"`);
   }
+}
+
+function isUnavailable(error: unknown): boolean {
+  return error instanceof BackgroundTasksError && error.code === 'ERR_ENGINE_UNAVAILABLE';
 }
 
 function checked(options: ScheduleOptions): ScheduleOptions {
@@ -188,23 +202,24 @@ interface Pattern {
   previousRuns(count: number, before: Date): Date[];
 }
 
-function readPattern(cron: string, timeZone: string): Pattern {
-  const { Cron } = loadCroner();
+function readPattern(cron: string, timeZone: string, of = 'schedule()'): Pattern {
+  const { Cron } = loadCroner(of);
   try {
     const pattern = new Cron(cron, { timezone: timeZone, paused: true });
     pattern.nextRun(); // It looks at the time zone only then.
     return pattern;
   } catch (cause) {
-    throw invalid(`"cron" or "timeZone": ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw invalid(`"cron" or "timeZone": ${why}`, { cause }, of);
   }
 }
 
 /** Loaded by those only who have schedules. */
-function loadCroner(): typeof import('croner') {
+function loadCroner(of: string): typeof import('croner') {
   try {
     return require('croner');
   } catch (cause) {
-    throw invalid('install croner, which reads the patterns', { cause });
+    throw invalid('install croner, which reads the patterns', { cause }, of);
   }
 }
 
@@ -212,8 +227,8 @@ function slotAfter(pattern: Pattern, time: number): number {
   return pattern.nextRun(new Date(time))?.getTime() ?? never;
 }
 
-function invalid(reason: string, options?: ErrorOptions): BackgroundTasksError {
-  return new BackgroundTasksError('ERR_INVALID_OPTION', `schedule(): ${reason}`, options);
+function invalid(reason: string, options?: ErrorOptions, of = 'schedule()'): BackgroundTasksError {
+  return new BackgroundTasksError('ERR_INVALID_OPTION', `${of}: ${reason}`, options);
 }
 
 function hasTimes({ definition }: StoredSchedule, cron: string, timeZone: string): boolean {

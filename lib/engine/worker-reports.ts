@@ -55,12 +55,13 @@ export abstract class WorkerReports {
    * a short recovery does not make it more often: clients put counters into their messages, and a store may come and go.
    */
   storeFailed(error: unknown): void {
-    this.#logSeldom('A worker of background tasks cannot reach its store, and tries again', error);
+    const message = 'A worker of background tasks cannot reach its store, and tries again';
+    this.#logSeldom(message, message, error);
   }
 
-  /** Of a schedule that cannot go on as it is stored. Told at most once a minute, too: it is looked at every second. */
-  scheduleFailed(error: unknown): void {
-    this.#logSeldom('A schedule of background tasks enqueues nothing', error);
+  /** Of a schedule that cannot go on as it is stored. Each is told of at most once a minute: it is looked at every second. */
+  scheduleFailed(name: string, error: unknown): void {
+    this.#logSeldom(`schedule ${name}`, `The schedule "${name}" of background tasks enqueues nothing`, error);
   }
 
   /** Waits until all reports have been taken, but not for ever: an `onError` that never settles must not hold up the shutdown. */
@@ -77,9 +78,10 @@ export abstract class WorkerReports {
   /** Where reports are made: with the AsyncLocalStorage stores of the work() call. */
   protected abstract inContext<T>(fn: () => T): T;
 
-  #logSeldom(message: string, error: unknown): void {
-    if (monotonicTime() < (this.#toldAt.get(message) ?? Number.NEGATIVE_INFINITY) + silence) return;
-    this.#toldAt.set(message, monotonicTime());
+  #logSeldom(about: string, message: string, error: unknown): void {
+    if (monotonicTime() < (this.#toldAt.get(about) ?? Number.NEGATIVE_INFINITY) + silence) return;
+    if (this.#toldAt.size === mostUnknown) this.#toldAt.clear();
+    this.#toldAt.set(about, monotonicTime());
     this.#track(() => this.#reporter.log(error, undefined, message));
   }
 

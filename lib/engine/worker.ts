@@ -2,7 +2,6 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { type CloseOptions, readCloseTimeout } from '../close-options.js';
-import { BackgroundTasksError } from '../errors.js';
 import { ignore } from '../foreign-value.js';
 import type { DriverWorker } from './driver.js';
 import type { TaskWorker, WorkerHealth } from './engine.js';
@@ -49,11 +48,12 @@ export class EngineWorker implements TaskWorker {
     return this.#runner.cancelMarked();
   }
 
-  /** The schedules are looked at beside the tasks. */
-  scheduleFailed(error: unknown): void {
-    if (error instanceof BackgroundTasksError && error.code === 'ERR_ENGINE_UNAVAILABLE')
-      this.#runner.storeFailed(error);
-    else this.#runner.scheduleFailed(error);
+  storeFailed(error: unknown): void {
+    this.#runner.storeFailed(error);
+  }
+
+  scheduleFailed(name: string, error: unknown): void {
+    this.#runner.scheduleFailed(name, error);
   }
 
   health(): WorkerHealth {
@@ -69,8 +69,15 @@ export class EngineWorker implements TaskWorker {
   }
 
   async #close(): Promise<void> {
-    this.#driverWorker?.stop();
-    await this.#runner.drained();
+    try {
+      this.#driverWorker?.stop();
+    } finally {
+      await this.#runner.drained();
+      await this.#closeDriver();
+    }
+  }
+
+  async #closeDriver(): Promise<void> {
     try {
       await this.#driverWorker?.close();
     } finally {

@@ -52,6 +52,7 @@ export class Attempt implements TaskContext, Scope {
   #result: unknown = undefined;
   #controller: SignalController | undefined = undefined;
   #abortReason: Error | undefined = undefined;
+  #isCancelled = false;
   #timer: NodeJS.Timeout | undefined = undefined;
   #elsewhere: Elsewhere | undefined = undefined;
   #trace: AttemptTrace | undefined = undefined;
@@ -102,6 +103,7 @@ export class Attempt implements TaskContext, Scope {
     if (isTraced()) {
       const { id, name, attempt } = this;
       this.#trace = new AttemptTrace(task.trace({ id, name, attempt }));
+      if (this.#isCancelled) this.#trace.cancel();
     }
     let result: unknown;
     try {
@@ -135,6 +137,7 @@ export class Attempt implements TaskContext, Scope {
   }
 
   cancel(): void {
+    this.#isCancelled = true;
     this.#trace?.cancel();
     this.abort(new DOMException('The task was cancelled', 'AbortError'));
   }
@@ -148,6 +151,7 @@ export class Attempt implements TaskContext, Scope {
   /** Aborts the signal and waits no longer. */
   drop(reason: Error): void {
     this.abort(reason);
+    this.#trace?.drop();
     this.#end('dropped', reason);
     this.#result = undefined;
   }

@@ -87,6 +87,11 @@ export class AttemptTrace {
     this.#context.cancelled = true;
   }
 
+  /** It was given up before it has ended, which is a failure. */
+  drop(): void {
+    delete this.#context.cancelled;
+  }
+
   /** Publishes the end of an awaited attempt. For a synchronous one, call() has published everything. */
   settle(isError: boolean, result: unknown): void {
     if (this.#stores === undefined) return;

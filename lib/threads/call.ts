@@ -35,8 +35,11 @@ const patience = 1000;
 /** How long a thread may take to begin, in ms. It may have to start, and to load a compiler of TypeScript. */
 const startTimeout = 30_000;
 
-/** How often a call is posted if its thread dies before it has begun. */
-const mostPosts = 2;
+/** And then, since the event loop may have stood still, and not the thread. In ms. */
+const grace = 1000;
+
+/** How often a call is posted at most, if no thread has begun with it. */
+const mostPosts = 5;
 
 let calls = 0;
 
@@ -60,7 +63,11 @@ export class Call {
   #timer: NodeJS.Timeout | undefined = undefined;
   /** What it fails with. Set when its thread is told to end. */
   #failure: { readonly error: unknown; readonly exited: Promise<unknown> | undefined } | undefined = undefined;
+  /** Each post has a number of its own: a thread that is late must not take the next one for its own. */
+  #number = 0;
   #posts = 0;
+  /** Whether a thread has stood still. A second one is not waited for. */
+  #wasLate = false;
   #isAnswered = false;
   /** The result, if it was posted on its own. */
   readonly #posted: unknown[] = [];
@@ -90,20 +97,19 @@ export class Call {
   /** Throws if the call was aborted. Called once more if {@link canBegin} says so. */
   begin(slot: number): CallMessage {
     this.throwIfAborted();
-    if (!this.#areKept && isSurelyClonable(this.#args)) {
+    if (!this.#areKept && (!this.#args.some(isMutable) || isSurelyClonable(this.#args))) {
       this.#args = copy(this.#args, this.#target.task);
       this.#areKept = true;
     }
     const call = ++calls;
+    this.#number = call;
     this.#posts++;
     this.#slot = slot;
     this.#owner.slots.take(slot, call);
     this.#onAbort = (reason) => this.#end(reason, slot);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      if (!this.#owner.slots.revoke(slot)) return;
-      if (this.canBegin) this.stop.emit('abort');
-      else this.fail(`no thread began with it within ${startTimeout} ms`);
+      this.#timer = setTimeout(() => this.#late(slot), grace);
     }, startTimeout);
     const { task, module, exported } = this.#target;
     return {
@@ -124,10 +130,10 @@ export class Call {
 
   /** Whether code of the task may run in a thread. */
   get hasBegun(): boolean {
-    return this.#slot !== undefined && this.#owner.slots.threadOf(this.#slot) !== undefined;
+    return this.#slot !== undefined && this.#owner.slots.hasBegun(this.#slot, this.#number);
   }
 
-  /** Whether it can be posted again, when its thread has died or did not listen: an earlier task has left something behind in it. */
+  /** Whether to post it once more: no thread has begun with it, and its arguments are kept. */
   get canBegin(): boolean {
     return this.#areKept && this.#posts < mostPosts && !this.hasBegun && !this.isStopped;
   }
@@ -185,8 +191,9 @@ export class Call {
     return why === undefined ? threadDied(task, error) : notClonable(task, why, error);
   }
 
-  /** The thread that it waited for could not start. */
+  /** The thread that it waited for could not start. Does nothing if another one has begun with it. */
   fail(error: unknown): void {
+    if (this.#slot === undefined || !this.#owner.slots.revoke(this.#slot, this.#number)) return;
     this.#stop(threadDied(this.#target.task, error), undefined);
   }
 
@@ -206,7 +213,7 @@ export class Call {
 
   #end(reason: unknown, slot: number): void {
     const { slots } = this.#owner;
-    if (slots.revoke(slot)) {
+    if (slots.revoke(slot, this.#number)) {
       this.#stop(reason, undefined);
       return;
     }
@@ -216,6 +223,14 @@ export class Call {
       const thread = this.#owner.threads.find(({ threadId }) => threadId === slots.threadOf(slot));
       this.#stop(reason, thread && new Promise((resolve) => thread.once('exit', resolve)));
     }, patience);
+  }
+
+  #late(slot: number): void {
+    if (!this.#owner.slots.revoke(slot, this.#number)) return;
+    const isFirst = !this.#wasLate;
+    this.#wasLate = true;
+    if (isFirst && this.canBegin) this.stop.emit('abort');
+    else this.fail(new Error(`no thread began with it within ${startTimeout} ms`));
   }
 
   #stop(error: unknown, exited: Promise<unknown> | undefined): void {
@@ -239,12 +254,17 @@ function infoOf({ id, name, attempt }: TaskContext): TaskInfo {
 }
 
 function copy(args: readonly unknown[], task: string): readonly unknown[] {
-  if (!args.some((argument) => isObject(argument) || typeof argument === 'symbol')) return args;
+  if (!args.some(isMutable)) return args;
   try {
     return structuredClone(args);
   } catch (error) {
     throw notClonable(task, whyUnclonable(args, 'args'), error);
   }
+}
+
+/** A symbol cannot be cloned, which structuredClone says. */
+function isMutable(argument: unknown): boolean {
+  return isObject(argument) || typeof argument === 'symbol';
 }
 
 function kindOf(reason: unknown): number {

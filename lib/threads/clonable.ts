@@ -16,14 +16,27 @@ export function isSurelyClonable(value: unknown): boolean {
 function lookAt(value: unknown, left: number): number {
   if (typeof value === 'string') return left - 1 - value.length / partLength;
   if (!isObject(value)) return typeof value === 'symbol' ? -1 : left - 1;
-  if (ArrayBuffer.isView(value)) return value.byteLength > 0 ? left - 1 - value.byteLength / partLength : -1; // It may be detached.
+  if (ArrayBuffer.isView(value)) return value.byteLength > 0 ? left - 1 - copiedBytes(value.buffer) / partLength : -1; // It may be detached.
   if (types.isProxy(value) || types.isModuleNamespaceObject(value) || !isPlain(value)) return -1;
-  let rest = left - 1;
-  for (const property of Object.values(Object.getOwnPropertyDescriptors(value))) {
-    if (rest < 0 || property.get !== undefined) return -1;
-    rest = lookAt(property.value, rest);
+  return lookAtProperties(value, left - 1);
+}
+
+function lookAtProperties(value: object, left: number): number {
+  if (Array.isArray(value) && value.length > left) return -1; // To list its keys would take long.
+  const keys = Object.keys(value);
+  if (keys.length > left) return -1;
+  let rest = left;
+  for (const key of keys) {
+    const property = Object.getOwnPropertyDescriptor(value, key);
+    if (rest < 0 || property?.get !== undefined) return -1;
+    rest = lookAt(property?.value, rest);
   }
   return rest;
+}
+
+/** The whole buffer is cloned, however small the view of it is. What is shared is not copied. */
+function copiedBytes(buffer: ArrayBufferLike): number {
+  return buffer instanceof ArrayBuffer ? buffer.byteLength : 0;
 }
 
 function isPlain(value: object): boolean {

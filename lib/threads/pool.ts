@@ -94,9 +94,6 @@ export class Pool implements CallOwner {
   async #run(call: Call, slot: number): Promise<unknown> {
     try {
       return await this.#runOnce(call, slot);
-    } catch (error) {
-      if (!call.canBegin) throw error;
-      return await this.#runOnce(call, slot);
     } finally {
       this.#release(slot);
     }
@@ -107,9 +104,12 @@ export class Pool implements CallOwner {
     this.#running.set(message.call, call);
     try {
       return await call.result(await this.#context.runInAsyncScope(this.#post, this, message, call));
+    } catch (error) {
+      if (!call.canBegin) throw error;
     } finally {
       this.#running.delete(message.call);
     }
+    return this.#runOnce(call, slot);
   }
 
   /** Rejects with what the call fails with, once its thread has ended. */

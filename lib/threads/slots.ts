@@ -9,9 +9,8 @@ const whyField = 0;
 const callField = 1;
 const threadField = 2;
 
-/** In place of a thread's id, which is at least 1. */
-const notBegun = 0;
-const revoked = -1;
+/** In place of the number of a call. */
+const revoked = 0;
 
 export class Slots {
   readonly memory: SharedArrayBuffer;
@@ -29,25 +28,34 @@ export class Slots {
   /** Gives a slot to a call. */
   take(slot: number, call: number): void {
     Atomics.store(this.#array, slot * fields + whyField, abortReasons.none);
-    Atomics.store(this.#array, slot * fields + threadField, notBegun);
+    Atomics.store(this.#array, slot * fields + threadField, 0);
     Atomics.store(this.#array, slot * fields + callField, call);
   }
 
-  /** Called in the thread. Returns whether the call may begin: by now it may be revoked, and the slot another call's. */
+  /**
+   * Called in the thread. Returns whether the call may begin: by now it may be revoked, and the slot another call's. One word decides
+   * between begin() and revoke(), and no two calls have the same.
+   */
   begin(slot: number, call: number, thread: number): boolean {
-    if (Atomics.load(this.#array, slot * fields + callField) !== (call | 0)) return false;
-    return Atomics.compareExchange(this.#array, slot * fields + threadField, notBegun, thread) === notBegun;
+    const index = slot * fields + callField;
+    if (Atomics.compareExchange(this.#array, index, call, begun(call)) !== (call | 0)) return false;
+    Atomics.store(this.#array, slot * fields + threadField, thread);
+    return true;
   }
 
-  /** Which thread runs the call, if it has begun. */
-  threadOf(slot: number): number | undefined {
-    const thread = Atomics.load(this.#array, slot * fields + threadField);
-    return thread > notBegun ? thread : undefined;
+  /** Keeps the call, which has the slot, from beginning. Returns false if it has begun. */
+  revoke(slot: number, call: number): boolean {
+    return Atomics.compareExchange(this.#array, slot * fields + callField, call, revoked) !== begun(call);
   }
 
-  /** Keeps the call from beginning. Returns false if it has begun. */
-  revoke(slot: number): boolean {
-    return Atomics.compareExchange(this.#array, slot * fields + threadField, notBegun, revoked) <= notBegun;
+  /** Of the call that has the slot. */
+  hasBegun(slot: number, call: number): boolean {
+    return Atomics.load(this.#array, slot * fields + callField) === begun(call);
+  }
+
+  /** Which thread runs the call that has begun. */
+  threadOf(slot: number): number {
+    return Atomics.load(this.#array, slot * fields + threadField);
   }
 
   abort(slot: number, reason: number): void {
@@ -68,4 +76,9 @@ export class Slots {
   async woken(slot: number): Promise<void> {
     await Atomics.waitAsync(this.#array, slot * fields + whyField, abortReasons.none).value;
   }
+}
+
+/** What stands in place of the number of a call that has begun. */
+function begun(call: number): number {
+  return ~call;
 }

@@ -1,6 +1,7 @@
 // The program of each thread: piscina loads it, and calls it for each task.
 
 import { parentPort, threadId, workerData } from 'node:worker_threads';
+import { nextTurn } from '../clock.js';
 import { scope } from '../task/scope.js';
 import type { AnyFunction } from '../task/types.js';
 import { isSurelyClonable, whyUnclonable } from './clonable.js';
@@ -17,6 +18,7 @@ const never = new Promise<never>(() => {});
 /** Never rejects: what piscina rejects with is the death of a thread. */
 export async function run(message: CallMessage): Promise<Reply> {
   const { call, slot, args, attempt, isTimed } = message;
+  await nextTurn(); // What an earlier task has left behind for this moment must not take the call with it.
   if (!slots.begin(slot, call, threadId)) return never; // The thread has been told to end.
   if (isTimed) post({ is: 'begun', call });
   const task = attempt && new ThreadTask(attempt, slots, slot, (json) => post({ is: 'progress', call, json }));
