@@ -135,7 +135,7 @@ describe('a call whose thread dies before it begins', () => {
   it.each([
     ['a number', 1],
     ['an object', { a: 1, list: ['b'] }],
-    ['a small buffer', new Uint8Array(60_000)],
+    ['a small buffer', new Uint8Array(100_000)],
   ])('runs in a new thread, with %s', async (_title, value) => {
     const { all } = warnings();
     const pool = openThreads({ maxThreads: 1 });
@@ -177,7 +177,7 @@ describe('a call whose thread dies before it begins', () => {
 
   it('runs with large arguments if it had to wait for the thread, and fails otherwise', async () => {
     const pool = openThreads({ maxThreads: 1 });
-    const large = new Uint8Array(100_000);
+    const large = new Uint8Array(200_000);
     await expect(callDying(pool, () => workTask(pool, 'echo')(large))).rejects.toMatchObject(died('left behind'));
     const cell = cells();
     const [, echoed] = await Promise.all([

@@ -156,11 +156,11 @@ describe('a result crosses in the reply of the thread where it can be cloned for
     [Array.from({ length: 64 }, () => 1), false],
     [Array.from({ length: 63 }, () => 1), true],
     [Object.fromEntries(Array.from({ length: 64 }, (_, number) => [number, 1])), false],
-    ['x'.repeat(64_000), true],
-    ['x'.repeat(65_000), false],
-    [new Uint8Array(65_000), false],
-    [Buffer.alloc(65_000).subarray(0, 10), false], // All of it would be cloned.
-    [new Uint8Array(new SharedArrayBuffer(65_000)), true],
+    ['x'.repeat(128_000), true],
+    ['x'.repeat(131_000), false],
+    [new Uint8Array(131_000), false],
+    [Buffer.alloc(131_000).subarray(0, 10), false], // All of it would be cloned.
+    [new Uint8Array(new SharedArrayBuffer(131_000)), true],
     [Array.from({ length: 1000 }, () => 1), false],
   ])('%p: %p', (value, isSure) => {
     expect(isSurelyClonable(value)).toBe(isSure);

@@ -18,7 +18,7 @@ jest.mock('../../lib/clock', () => {
 });
 
 /** Larger than what is copied for a second try. */
-const large = Buffer.alloc(100_000);
+const large = Buffer.alloc(200_000);
 
 /** The pool has one thread. */
 async function standStill(pool: ThreadPool): Promise<void> {

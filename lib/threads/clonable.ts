@@ -3,9 +3,9 @@
 import { types } from 'node:util';
 import { inspectShort, isError, isObject } from '../foreign-value.js';
 
-/** How many parts are looked at. So many characters or bytes count as one. */
+/** How many parts are looked at. So many characters or bytes count as one: a small Buffer is a view of a pool of up to 64 kB. */
 const mostParts = 64;
-const partLength = 1024;
+const partLength = 2048;
 
 /** Whether a value is small, plain and can be cloned for sure. That is known sooner than a message of its own is sent. */
 export function isSurelyClonable(value: unknown): boolean {
