@@ -427,6 +427,24 @@ describe('promise 2: concurrency', () => {
       expect(order).toEqual(['a1', 'a2', 'a3', 'b1', 'b2', 'c1', 'a4', 'a5', 'a6']);
     });
 
+    it('not for what is added while its own response waits', async () => {
+      const { middleware, respond } = await serveTasks({ concurrency: 1 });
+      const order: string[] = [];
+      const push = (name: string): void => void order.push(name);
+      const first = gate();
+      await respond((tasks) => tasks.add(first.run));
+      await first.begun.promise;
+      const b = await respond((tasks) => {
+        tasks.add(push, 'b1');
+        return tasks;
+      });
+      await respond((tasks) => tasks.add(push, 'c1'));
+      b.add(push, 'b2');
+      first.released.resolve();
+      await middleware.idle();
+      expect(order).toEqual(['b1', 'b2', 'c1']);
+    });
+
     it('not when nothing waits any more', async () => {
       const { middleware, respond } = await serveTasks({ concurrency: 2 });
       const order: string[] = [];
