@@ -26,6 +26,7 @@ const longest = [
   'celery-workers',
   'celery-rabbitmq-outages',
   'celery-redis-outages',
+  'runner',
   'types',
   'docs',
 ];
