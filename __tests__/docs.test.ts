@@ -192,6 +192,27 @@ describe('the TypeScript code', () => {
   });
 });
 
+// The programs among it are run by the tests of the tutorial and of the how-to pages.
+describe('the JavaScript code', () => {
+  const scripts = written.flatMap((file) =>
+    [...read(file).matchAll(/^```js(?!on).*?\n(.*?)^```$/gms)].map(([, code = '']): [string, string] => [file, code]),
+  );
+
+  it.each(scripts)('of %s is JavaScript', (_file, code) => {
+    const compilerOptions = { allowJs: true, module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ESNext };
+    const { diagnostics = [] } = ts.transpileModule(code, {
+      fileName: 'a.mjs',
+      reportDiagnostics: true,
+      compilerOptions,
+    });
+    expect(diagnostics.map(({ messageText }) => messageText)).toEqual([]);
+  });
+
+  it('is found', () => {
+    expect(scripts.length).toBeGreaterThan(20);
+  });
+});
+
 /** Runs code as a program of its own, each part in a scope of its own. Returns all that it printed. */
 function run(...parts: string[]): string {
   const scopes = parts.map((part) => {
