@@ -42,6 +42,10 @@ export class BackgroundTasksError extends Error {
   }
 }
 
+export function hasCode(error: unknown, code: ErrorCode): error is BackgroundTasksError {
+  return error instanceof BackgroundTasksError && error.code === code;
+}
+
 /** The same in every copy of this package. */
 const nonRetryable = Symbol.for('express-background-tasks.non-retryable');
 

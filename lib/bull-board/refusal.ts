@@ -1,6 +1,6 @@
 // What the board is told instead of an answer. It answers with the status, and its page shows the sentence.
 
-import { BackgroundTasksError } from '../errors.js';
+import { BackgroundTasksError, hasCode } from '../errors.js';
 
 export class Refusal extends Error {
   /** As bull-board reads it. */
@@ -38,7 +38,5 @@ export async function answerOf<T>(call: Promise<T>): Promise<T> {
 
 /** Whether the engine does not have what was called. */
 export function isLacking(error: unknown): error is Refusal {
-  return (
-    error instanceof Refusal && error.cause instanceof BackgroundTasksError && error.cause.code === 'ERR_INVALID_OPTION'
-  );
+  return error instanceof Refusal && hasCode(error.cause, 'ERR_INVALID_OPTION');
 }

@@ -222,9 +222,9 @@ export class Engine implements TaskEngine {
     await this.#calls.close();
     // The rest is closed where a worker could not be.
     ends.push(...(await Promise.allSettled([this.#closeDriver()])));
-    const [error, ...others] = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason] : []));
-    if (others.length > 0) throw new AggregateError([error, ...others], 'the engine could not be closed in full');
-    if (error !== undefined) throw error;
+    const errors: unknown[] = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason] : []));
+    if (errors.length > 1) throw new AggregateError(errors, 'the engine could not be closed in full');
+    if (errors.length === 1) throw errors[0];
   }
 
   async #closeDriver(): Promise<void> {

@@ -56,7 +56,6 @@ export class Run implements Start, AttemptOwner {
   readonly #owner: RunOwner;
   readonly #beginAlone: (() => Promise<boolean>) | undefined;
   #state: 'waiting' | 'begun' | 'over' = 'waiting';
-  #isCancelled = false;
 
   /** In the context that the task is to run in. */
   constructor(
@@ -105,8 +104,7 @@ export class Run implements Start, AttemptOwner {
 
   /** Aborts its signal. What has not begun does not begin. */
   cancel(): void {
-    if (this.#isCancelled || this.#state === 'over') return;
-    this.#isCancelled = true;
+    if (this.#attempt.isCancelled || this.#state === 'over') return;
     if (this.#state === 'waiting') this.#endUnbegun({ state: 'cancelled' });
     else this.#attempt.cancel();
   }
@@ -115,7 +113,7 @@ export class Run implements Start, AttemptOwner {
     const { state } = attempt;
     const result = attempt.takeResult();
     if (state === 'succeeded') this.#end({ state, result });
-    else this.#end(this.#isCancelled ? { state: 'cancelled' } : failed(this.#message, result));
+    else this.#end(this.#attempt.isCancelled ? { state: 'cancelled' } : failed(this.#message, result));
   }
 
   progressed(json: string): void {

@@ -3,7 +3,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout, wallClockTime } from '../clock.js';
-import { BackgroundTasksError } from '../errors.js';
+import { BackgroundTasksError, hasCode } from '../errors.js';
 import { inspectShort } from '../foreign-value.js';
 import { checkOptions, isText } from '../options.js';
 import type { Calls } from './calls.js';
@@ -147,7 +147,7 @@ export class Schedules {
     const failures = results.flatMap((result, index): Failure[] => {
       if (result.status === 'fulfilled') return [];
       const error: unknown = result.reason;
-      return [{ schedule: isUnavailable(error) ? undefined : due[index]?.name, error }];
+      return [{ schedule: hasCode(error, 'ERR_ENGINE_UNAVAILABLE') ? undefined : due[index]?.name, error }];
     });
     return { next: Math.min(...next), failures };
   }
@@ -182,10 +182,6 @@ function readStored({ name, definition }: StoredSchedule): Definition & { readon
   } catch (cause) {
     throw invalid('it cannot be read', { cause }, `the schedule "${name}"`);
   }
-}
-
-function isUnavailable(error: unknown): boolean {
-  return error instanceof BackgroundTasksError && error.code === 'ERR_ENGINE_UNAVAILABLE';
 }
 
 function checked(options: ScheduleOptions): ScheduleOptions {
@@ -231,9 +227,9 @@ function invalid(reason: string, options?: ErrorOptions, of = 'schedule()'): Bac
   return new BackgroundTasksError('ERR_INVALID_OPTION', `${of}: ${reason}`, options);
 }
 
-function hasTimes({ definition }: StoredSchedule, cron: string, timeZone: string): boolean {
+function hasTimes(schedule: StoredSchedule, cron: string, timeZone: string): boolean {
   try {
-    const stored: Definition = JSON.parse(definition);
+    const stored = readStored(schedule);
     return stored.cron === cron && stored.timeZone === timeZone;
   } catch {
     return false; // Somebody else has written it.

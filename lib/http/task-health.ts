@@ -3,7 +3,7 @@
 import type { RequestHandler } from 'express';
 import { wallClockTime } from '../clock.js';
 import { areWorkers, type EngineStats, isEngine, type TaskEngine, type TaskWorker } from '../engine/engine.js';
-import { BackgroundTasksError } from '../errors.js';
+import { BackgroundTasksError, hasCode } from '../errors.js';
 import { type Checks, checkOptions, isDelay } from '../options.js';
 
 export interface HealthOptions {
@@ -74,8 +74,7 @@ async function statsOf(engine: TaskEngine, maxLag: number): Promise<Pick<EngineS
   try {
     return await engine.stats();
   } catch (error) {
-    const cannotCount = error instanceof BackgroundTasksError && error.code === 'ERR_INVALID_OPTION';
-    if (!cannotCount || maxLag !== Number.POSITIVE_INFINITY) throw error;
+    if (!hasCode(error, 'ERR_INVALID_OPTION') || maxLag !== Number.POSITIVE_INFINITY) throw error;
     await engine.ready();
     return {};
   }

@@ -24,7 +24,8 @@ export interface CollectOptions {
  *
  * Returns a function that removes them.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options, if `registry` is not a registry, and if it has these metrics already.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options, if `registry` is not a registry, and if it has these
+ * metrics already.
  * @example
  * collectTasks(register, { tasks, engine });
  */

@@ -2,7 +2,7 @@
 
 import { clearTimeout, setTimeout, wallClockTime } from '../clock.js';
 import type { EngineStats, TaskEngine } from '../engine/engine.js';
-import { BackgroundTasksError } from '../errors.js';
+import { hasCode } from '../errors.js';
 import { gauge, type Named } from './metric.js';
 
 /** For how long a scrape waits for the figures, in ms. */
@@ -86,7 +86,7 @@ class LatestStats {
       this.stats = await this.#engine.stats();
     } catch (error) {
       this.stats = undefined; // The scrape goes on: background_tasks_queue_up tells.
-      if (!this.isUnable && isInvalid(error)) {
+      if (!this.isUnable && hasCode(error, 'ERR_INVALID_OPTION')) {
         this.isUnable = true;
         process.emitWarning(
           `collectTasks(): there are no figures of the queue: ${error.message}`,
@@ -97,8 +97,4 @@ class LatestStats {
       this.#looking = undefined;
     }
   }
-}
-
-function isInvalid(error: unknown): error is BackgroundTasksError {
-  return error instanceof BackgroundTasksError && error.code === 'ERR_INVALID_OPTION';
 }

@@ -19,7 +19,6 @@ export class Run implements AttemptOwner {
   attempt: Attempt;
   /** What the last attempt failed with. It has not been reported, so it becomes the cause if the task is abandoned. */
   failure: { readonly cause: unknown } | undefined = undefined;
-  isCancelled = false;
   /** When its task was added, by the monotonic clock. */
   readonly addedAt: number;
 
@@ -44,8 +43,11 @@ export class Run implements AttemptOwner {
     this.failure = undefined;
   }
 
+  get isCancelled(): boolean {
+    return this.attempt.isCancelled;
+  }
+
   cancel(): void {
-    this.isCancelled = true;
     this.attempt.cancel();
   }
 

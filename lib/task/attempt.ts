@@ -136,6 +136,10 @@ export class Attempt implements TaskContext, Scope {
     return result;
   }
 
+  get isCancelled(): boolean {
+    return this.#isCancelled;
+  }
+
   cancel(): void {
     this.#isCancelled = true;
     this.#trace?.cancel();

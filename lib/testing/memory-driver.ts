@@ -1,4 +1,4 @@
-// The driver of memory(): everything that a driver can do, on a table in this process.
+// The driver of memory(): all that a driver can do but transactions, on a table in this process.
 
 import {
   clearInterval,

@@ -23,8 +23,8 @@ export interface MemoryEngine extends TaskEngine {
 }
 
 /**
- * An engine that keeps its tasks in this process, for tests. It has all but `within()`. Its clock is the real one plus what `advance` adds. Without
- * `work()` it opens no timer.
+ * An engine that keeps its tasks in this process, for tests. It has all but `within()`. Its clock is the real one plus what
+ * `advance` adds. Without `work()` it opens no timer.
  *
  * @example
  * const engine = memory();
