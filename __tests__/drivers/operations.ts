@@ -521,20 +521,25 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
 
   if (can('key') && can('work')) {
     describe("whileRunning: 'again'", () => {
+      /** A task whose runs wait at a gate each. */
+      function waiting(gateOf: () => Gate) {
+        const started = new Seen<number>();
+        const run = async (value: number): Promise<void> => {
+          const gate = gateOf();
+          started.add(value);
+          await gate.opened;
+        };
+        return { started, waits: task('conformance.waits', run, { key: 'k', whileRunning: 'again' }) };
+      }
+
       test('stores exactly one more while one runs, with the newest arguments, and runs it afterwards', async () => {
         const engine = await openEngine();
         const gates = new Seen<Gate>();
-        const started = new Seen<number>();
-        const waits = task(
-          'conformance.waits',
-          async (value: number) => {
-            const gate = new Gate();
-            started.add(value);
-            gates.add(gate);
-            await gate.opened;
-          },
-          { key: 'k', whileRunning: 'again' },
-        );
+        const { started, waits } = waiting(() => {
+          const gate = new Gate();
+          gates.add(gate);
+          return gate;
+        });
         await engine.work([waits]);
         const first = await engine.enqueue(waits, 1);
         await started.count(1);
@@ -559,16 +564,8 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
       for (const end of ['cancel', 'remove'] as const) {
         test(`the end of the one behind, by ${end}(), leaves the one that runs as it is, and the key to others`, async () => {
           const engine = await openEngine();
-          const started = new Seen<number>();
           const gate = new Gate();
-          const waits = task(
-            'conformance.waits',
-            async (value: number) => {
-              started.add(value);
-              await gate.opened;
-            },
-            { key: 'k', whileRunning: 'again' },
-          );
+          const { started, waits } = waiting(() => gate);
           await engine.work([waits]);
           const first = await engine.enqueue(waits, 1);
           await started.count(1);

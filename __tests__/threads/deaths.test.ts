@@ -121,9 +121,13 @@ describe('a call whose thread dies before it begins', () => {
   beforeEach(() => void warnings()); // Not all deaths come between two tasks.
 
   /** Makes a call, and lets the only thread die when it has the call in its port. */
-  async function callDying<R>(pool: ThreadPool, call: () => Promise<R>): Promise<R> {
+  async function callDying<R>(
+    pool: ThreadPool,
+    call: () => Promise<R>,
+    leave: 'leaveThrow' | 'leaveThrowInTurn' = 'leaveThrow',
+  ): Promise<R> {
     const cell = cells();
-    await workTask(pool, 'leaveThrow')(cell);
+    await workTask(pool, leave)(cell);
     await begun(cell);
     const result = call();
     await new Promise(setImmediate);
@@ -145,6 +149,13 @@ describe('a call whose thread dies before it begins', () => {
     expect(all).toEqual([]);
   });
 
+  it('runs in a new thread also where its thread has read it in the turn at whose end it dies', async () => {
+    const pool = openThreads({ maxThreads: 1 });
+    await workTask(pool, 'thread')();
+    const call = () => workTask(pool, 'echoLater')('here', 20);
+    for (let round = 0; round < 5; round++) expect(await callDying(pool, call, 'leaveThrowInTurn')).toBe('here');
+  });
+
   it('runs once', async () => {
     const pool = openThreads({ maxThreads: 1 });
     const counts = cells(3);
@@ -157,7 +168,7 @@ describe('a call whose thread dies before it begins', () => {
     const numbers = Array.from({ length: 15 }, (_, number) => number);
     const sums = numbers.map(async (number) => {
       // It may fail itself, if its thread dies before it has answered.
-      const deadly = workTask(pool, 'leaveThrowAtOnce')().catch(() => {});
+      const deadly = workTask(pool, 'leaveThrow')().catch(() => {});
       const [sum] = await Promise.all([workTask(pool, 'default')(number, 1), deadly]);
       return sum;
     });
