@@ -4,9 +4,9 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { delimiter, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { freePort } from '../fixtures/free-port.js';
 import { cleanEnvironment, run } from '../fixtures/packed.js';
 import type { Page, Step } from './page.js';
 
@@ -176,14 +176,4 @@ function patternOf(expected: string): string {
 
 function difference(where: string, actual: string, expected: string): string {
   return `${where}\n\nOn the page:\n${expected}\n\nHere:\n${actual}`;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0);
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('the server has no port');
-  return address.port;
 }
