@@ -16,7 +16,7 @@ module.exports = {
     '^express-background-tasks/(.*)$': '<rootDir>/lib/drivers/$1',
   },
   // The suites of the engines wait for servers and leases most of the time.
-  maxWorkers: availableParallelism() + 2,
+  maxWorkers: availableParallelism() + 6,
   testSequencer: '<rootDir>/scripts/jest-longest-first.cjs',
   testTimeout: 30_000, // For a machine with other work: no test comes near it.
   // The engines need what not every machine has: the conformance suite covers them where it runs.
