@@ -28,5 +28,6 @@ module.exports = {
     '!lib/threads/worker.ts',
     '!lib/threads/load.ts',
   ],
+  coverageReporters: ['text'],
   coverageThreshold: { global: { lines: 100, branches: 100, functions: 100, statements: 100 } },
 };

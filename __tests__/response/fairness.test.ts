@@ -7,7 +7,7 @@ import { serveTasks } from '../fixtures/serve-tasks';
 
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
-const count = 20_000;
+const count = 2_000;
 
 afterEach(() => {
   jest.restoreAllMocks();
