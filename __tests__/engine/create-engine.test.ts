@@ -377,6 +377,25 @@ describe('a worker', () => {
     expect(events).toEqual(['worker', 'driver']);
   });
 
+  it('tells of both where its driver can neither stop nor close it, also in the middle of its start', async () => {
+    const [no, gone] = [new Error('no'), new Error('gone')];
+    const stop = (): never => {
+      throw no;
+    };
+    const both = { name: 'AggregateError', errors: [no, gone] };
+    const begin = deferred<DriverWorker>();
+    const driverWorker: DriverWorker = { stop, close: () => Promise.reject(gone) };
+    const worker = await createEngine(driverWith({ work: () => driverWorker })).work([]);
+    await expect(worker.close()).rejects.toMatchObject(both);
+
+    const engine = createEngine(driverWith({ work: () => begin.promise }));
+    const start = engine.work([]);
+    const closed = engine.close();
+    begin.resolve(driverWorker);
+    await expect(start).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE', cause: both });
+    await closed;
+  });
+
   it('of several timeouts takes the shortest', async () => {
     const { driver, runners } = working();
     const engine = createEngine(driver);

@@ -23,6 +23,7 @@ import type {
   WatchOptions,
   WorkerOptions,
 } from './engine.js';
+import { Failures } from './failures.js';
 import { readPage, readSelection } from './filters.js';
 import { knownId } from './id.js';
 import { Inserts } from './inserts.js';
@@ -216,19 +217,13 @@ export class Engine implements TaskEngine {
 
   async #close(): Promise<void> {
     // Running tasks may enqueue others until they have ended.
-    const workers = [...this.#workers].map((worker) => worker.close({ timeout: Number.POSITIVE_INFINITY }));
-    const ends = await Promise.allSettled(workers);
+    const failures = new Failures();
+    const workers = [...this.#workers];
+    await Promise.all(workers.map((worker) => failures.try(() => worker.close({ timeout: Number.POSITIVE_INFINITY }))));
     this.#schedules.stop();
     await this.#calls.close();
-    // The rest is closed where a worker could not be.
-    ends.push(...(await Promise.allSettled([this.#closeDriver()])));
-    const errors: unknown[] = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason] : []));
-    if (errors.length > 1) throw new AggregateError(errors, 'the engine could not be closed in full');
-    if (errors.length === 1) throw errors[0];
-  }
-
-  async #closeDriver(): Promise<void> {
-    await this.#driver.close();
+    await failures.try(() => this.#driver.close());
+    failures.throw('the engine could not be closed in full');
   }
 
   /** Nothing but a UUID is asked for. */

@@ -5,6 +5,7 @@ import { type CloseOptions, readCloseTimeout } from '../close-options.js';
 import { ignore } from '../foreign-value.js';
 import type { DriverWorker } from './driver.js';
 import type { TaskWorker, WorkerHealth } from './engine.js';
+import { Failures } from './failures.js';
 import { isInTaskOf } from './inside.js';
 import type { MessageRunner } from './message-runner.js';
 import type { WorkerGroup } from './worker-group.js';
@@ -32,8 +33,10 @@ export class EngineWorker implements TaskWorker {
       this.#driverWorker = driverWorker;
       return;
     }
-    driverWorker.stop();
-    await driverWorker.close();
+    const failures = new Failures();
+    await failures.try(() => driverWorker.stop());
+    await failures.try(() => driverWorker.close());
+    failures.throw('the worker could not be closed in full');
   }
 
   knows(name: string): boolean {
@@ -69,21 +72,13 @@ export class EngineWorker implements TaskWorker {
   }
 
   async #close(): Promise<void> {
-    try {
-      this.#driverWorker?.stop();
-    } finally {
-      await this.#runner.drained();
-      await this.#closeDriver();
-    }
-  }
-
-  async #closeDriver(): Promise<void> {
-    try {
-      await this.#driverWorker?.close();
-    } finally {
-      await this.#runner.reported();
-      this.#group.delete(this);
-      this.#onClosed();
-    }
+    const failures = new Failures();
+    await failures.try(() => this.#driverWorker?.stop());
+    await this.#runner.drained();
+    await failures.try(() => this.#driverWorker?.close());
+    await this.#runner.reported();
+    this.#group.delete(this);
+    this.#onClosed();
+    failures.throw('the worker could not be closed in full');
   }
 }
