@@ -6,13 +6,18 @@ import { type Condition, isWhen, type RunWhen, readWhen } from './when.js';
 
 /** Options of one task. They take precedence over those of the middleware. */
 export interface TaskOptions {
-  /** Time limit of one attempt, in ms. Infinity for none. */
+  /** Time limit of one attempt, in ms. Infinity for none. Default: as the middleware, or none where there is none. */
   timeout?: number | undefined;
-  /** How many times a failed task is tried again, or how. */
+  /** How many times a failed task is tried again, or how. Default: as the middleware, or 0 where there is none. */
   retries?: number | RetryOptions | undefined;
-  /** Which responses the task runs after. For `add` only: `enqueue` refuses a task with this option. */
+  /**
+   * Which responses the task runs after. Default: as the middleware. For `add` only: `enqueue` refuses a task with this option.
+   */
   when?: RunWhen | undefined;
-  /** How long the task has to wait, in ms. Like the options below for `enqueue` only: `add` refuses a task with one of them. */
+  /**
+   * How long the task has to wait, in ms. Default 0. Like the options below for `enqueue` only: `add` refuses a task with one of
+   * them.
+   */
   delay?: number | undefined;
   /** A whole number. Of the tasks that may run, those with the highest priority run first. Default 0. */
   priority?: number | undefined;

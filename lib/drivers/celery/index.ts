@@ -23,7 +23,7 @@ export { type Kwargs, kwargs } from './kwargs.js';
 export interface CeleryOptions {
   /**
    * Celery's `broker_url`: `amqp://` or `amqps://` for RabbitMQ, which needs the package amqplib; `redis://` or `rediss://`
-   * for Redis, which needs ioredis. The path is the virtual host, or the number of the Redis database (default 0).
+   * for Redis, which needs ioredis. The path is the virtual host, or the number of the Redis database, which is 0 if there is no path.
    */
   broker: string;
   /** The queue that the workers take tasks from. Default `'celery'`, as in Celery. */
