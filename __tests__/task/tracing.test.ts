@@ -94,8 +94,13 @@ const functions: [title: string, isAsync: boolean, fn: (arg: number) => unknown]
       throw boom;
     },
   ],
-  // biome-ignore lint/suspicious/noThenProperty: a thenable is what is tested
-  ['a function that returns a thenable', true, () => ({ then: (resolve: (value: string) => void) => resolve('x') })],
+  [
+    // Node 26 calls then() at once, and so tells of the end of a thenable that resolves within it before that of the call.
+    'a function that returns a thenable',
+    true,
+    // biome-ignore lint/suspicious/noThenProperty: a thenable is what is tested
+    () => ({ then: (resolve: (value: string) => void) => queueMicrotask(() => resolve('x')) }),
+  ],
 ];
 
 describe('promise 15: observable', () => {

@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { inspect } from 'node:util';
 import { SHARE_ENV } from 'node:worker_threads';
 import { type ThreadOptions, type ThreadTaskOptions, threads } from '../../lib/threads/index';
 import { workFile } from './fixtures/compiled-sources';
@@ -244,7 +245,8 @@ describe('arguments and results', () => {
     ['args[0].values() is Symbol(v), which cannot be cloned', () => new Set([1, Symbol('v')])],
     ['args[0].fn is [Function: fn], which cannot be cloned', () => self],
     ['args[0] is WeakMap { <items unknown> }, which cannot be cloned', () => new WeakMap()],
-    ['args[0] is {}, which cannot be cloned', () => new Proxy({}, {})],
+    // From Node 26.10 on it is shown as a Proxy.
+    [`args[0] is ${inspect(new Proxy({}, {}))}, which cannot be cloned`, () => new Proxy({}, {})],
     [
       'args[0].value throws when it is read',
       () => ({
