@@ -39,7 +39,7 @@ async function invoke(app: Express, { requestSocket, emitsClose }: Adapter): Pro
     },
   };
   res.assignSocket(socket as never);
-  const finished = new Promise((resolve) => res.once('finish', resolve));
+  const finished = new Promise((resolve) => res.once('finish', resolve).once('close', resolve));
   app(req as never, res as never);
   await finished;
   if (emitsClose) res.emit('close');
@@ -80,6 +80,23 @@ describe.each(expresses)('on Express %s', (_version, express) => {
       await tasks.idle();
       expect(task).toHaveBeenCalledTimes(1);
     });
+
+    if (adapter.emitsClose) {
+      it('runs the tasks of an answer that is broken off', async () => {
+        const outcomes: unknown[] = [];
+        const { app, tasks } = appWith(
+          (res) => {
+            res.locals.backgroundTasks.add(() => {});
+            res.destroy();
+            res.emit('close');
+          },
+          { when: (outcome) => outcomes.push(outcome) > 0 },
+        );
+        await invoke(app, adapter);
+        await tasks.idle();
+        expect(outcomes).toEqual([{ statusCode: 200, completed: false }]);
+      });
+    }
 
     it('gives waitUntil what the function has to wait for', async () => {
       const work: Promise<void>[] = [];

@@ -307,10 +307,10 @@ describe('in memory', () => {
     }
     const { createRequest, createResponse } = require('node-mocks-http') as Mocks;
 
-    function handled(options: object, handle: (res: Response, add: () => void) => void) {
+    function handled(options: object, handle: (res: Response, add: () => void) => void, ofRequest: object = {}) {
       const outcomes: ResponseOutcome[] = [];
       const tasks = backgroundTasks({ when: (outcome) => outcomes.push(outcome) > 0 });
-      const [req, res] = [createRequest(), createResponse(options)];
+      const [req, res] = [Object.assign(createRequest(), ofRequest), createResponse(options)];
       tasks(req, res, () => handle(res, () => void res.locals.backgroundTasks.add(neverMind)));
       return { tasks, outcomes };
     }
@@ -323,6 +323,19 @@ describe('in memory', () => {
       await tasks.idle();
       expect(outcomes).toEqual([{ statusCode: 201, completed: true }]);
     });
+
+    it.each([{}, { socket: undefined }])(
+      'an answer that is broken off is not, where the request has %j',
+      async (own) => {
+        const leave = (res: Response, add: () => void): void => {
+          add();
+          res.emit('close');
+        };
+        const { tasks, outcomes } = handled({ eventEmitter: EventEmitter }, leave, own);
+        await tasks.idle();
+        expect(outcomes).toEqual([{ statusCode: 200, completed: false }]);
+      },
+    );
 
     it('an answer is completed, where the task is added after it', async () => {
       const { tasks, outcomes } = handled({}, (res, add) => {

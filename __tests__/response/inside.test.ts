@@ -238,6 +238,24 @@ describe.each(calls)('%s in onError', (_title, call) => {
     await waiting.promise;
   });
 
+  it('waits if the call is made by something that an onError has left behind', async () => {
+    const over = deferred();
+    const called = deferred<ReturnType<typeof watch>>();
+    const served: ServedTasks = await serveTasks({
+      onError: () => void over.promise.then(() => called.resolve(watch(call(served.middleware)))),
+    });
+    await served.respond((tasks) => tasks.add(() => Promise.reject(error)));
+    const other = deferred();
+    const handle = await served.respond((tasks) => tasks.add(() => other.promise));
+    while (handle.status !== 'running') await nextTurn();
+    over.resolve();
+    const waiting = await called.promise;
+    await sleep(5);
+    expect(waiting.isOver).toBe(false);
+    other.resolve();
+    await waiting.promise;
+  });
+
   it('waits in the onError of another middleware', async () => {
     const theirs = await serveTasks();
     const called = deferred<ReturnType<typeof watch>>();
@@ -359,6 +377,20 @@ describe('close() in a task', () => {
     expect(served.reports.map((report) => report.task.name)).toEqual(['stuck', 'behind']);
     expect(served.middleware.stats).toMatchObject({ pending: 0, running: 0, succeeded: 1, abandoned: 2 });
     expect(ran).not.toHaveBeenCalled();
+  });
+
+  it('ends at its timeout, though the report of another task never does', async () => {
+    const reported = deferred();
+    const served = await serveTasks({
+      onError: () => {
+        reported.resolve();
+        return new Promise(() => {});
+      },
+    });
+    await served.respond((tasks) => tasks.add(() => Promise.reject(error)));
+    await reported.promise;
+    const handle = await callInTask(served, () => served.middleware.close({ timeout: 5 }));
+    expect(await handle.finished).toMatchObject({ status: 'succeeded', value: { abandoned: [] } });
   });
 
   it('gives up the task as well if a call from outside waits for it', async () => {

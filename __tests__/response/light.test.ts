@@ -344,7 +344,8 @@ describe('after(), the response gone', () => {
 
   const unanswerable = expect.objectContaining({
     code: 'ERR_NO_RESPONSE_CONTEXT',
-    message: expect.stringContaining('"when" cannot be asked'),
+    message:
+      'after(): the response is gone, so "when" cannot be asked: add the task before the response ends, or give it when: \'always\'',
   });
 
   it('throws ERR_NO_RESPONSE_CONTEXT where "when" cannot be asked, and counts no task', async () => {
