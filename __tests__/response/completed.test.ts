@@ -325,7 +325,7 @@ describe('in memory', () => {
     });
 
     it.each([{}, { socket: undefined }])(
-      'an answer that is broken off is not, where the request has %j',
+      'an answer that is broken off is not, where the request has %p',
       async (own) => {
         const leave = (res: Response, add: () => void): void => {
           add();
