@@ -18,7 +18,7 @@ module.exports = {
   // The suites of the engines wait for servers and leases most of the time.
   maxWorkers: availableParallelism() + 6,
   testSequencer: '<rootDir>/scripts/jest-longest-first.cjs',
-  testTimeout: 30_000, // For a machine with other work: no test comes near it.
+  testTimeout: 60_000, // For a machine with other work: no test comes near it.
   // The engines need what not every machine has: the conformance suite covers them where it runs.
   // What runs inside of a thread only is out of its reach, too.
   collectCoverageFrom: [

@@ -28,6 +28,11 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
     node = await OwnRabbitmq.start();
   }, longPatience);
 
+  afterEach(async () => {
+    await node.limitMessages(134_217_728);
+    await withChannel(node.port, (channel) => channel.deleteQueue(queue));
+  }, patience);
+
   afterAll(() => node.remove());
 
   it(
@@ -42,7 +47,6 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
       await load.end();
       const stored = new Set(await storedInRabbitmq(node.port, queue));
       expect(load.ids.filter((id) => !stored.has(id))).toEqual([]);
-      await withChannel(node.port, (channel) => channel.purgeQueue(queue));
     },
     longPatience,
   );
@@ -106,8 +110,6 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
       const stored = new Set(await storedInRabbitmq(node.port, queue));
       expect(ids.filter((id) => !stored.has(id))).toEqual([]);
       expect(stored.size).toBe(101);
-      await withChannel(node.port, (channel) => channel.purgeQueue(queue));
-      await node.limitMessages(134_217_728);
     },
     longPatience,
   );
@@ -134,7 +136,6 @@ describeWith({ program: ['test', '-x', rabbitmqServer] }, 'celery over RabbitMQ:
         const stored = await storedInRabbitmq(node.port, queue);
         expect(stored).toEqual(expect.arrayContaining(ids));
         expect(stored.length - ids.length).toBeLessThan(2);
-        await withChannel(node.port, (channel) => channel.purgeQueue(queue));
       },
       longPatience,
     );
