@@ -362,6 +362,25 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         expect(await engine.cancel(id)).toBe('over');
       });
 
+      test('a running task that fails before it has heard of it ends as cancelled, and is not reported', async () => {
+        const engine = await openEngine();
+        const { onError, reports } = reporter();
+        const started = new Gate();
+        const gate = new Gate();
+        const fails = task('conformance.fails', async () => {
+          started.open();
+          await gate.opened;
+          throw new Error('too late');
+        });
+        await engine.work([fails], { onError });
+        const { id } = await engine.enqueue(fails);
+        await started.opened;
+        expect(await (await openEngine()).cancel(id)).toBe('signalled');
+        gate.open();
+        expect(await over(engine, id)).toMatchObject({ state: 'cancelled', attempts: 1 });
+        expect(reports.all).toEqual([]);
+      });
+
       test('a running task that is given back by close() does not run again', async () => {
         const engine = await openEngine();
         const started = new Gate();
@@ -516,6 +535,36 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         expect(await over(engine, running.id)).toMatchObject({ state: 'succeeded' });
         await expect(engine.remove({})).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
       });
+
+      test('nothing that is no longer in the state that was asked for', async () => {
+        const [engine, other] = [await openEngine(), await openEngine()];
+        for (const isFirst of [true, false]) {
+          const stored = await engine.enqueueMany(
+            numbers,
+            Array.from({ length: 300 }, (_, value): [number] => [value]),
+          );
+          for (const { id } of stored) await engine.cancel(id);
+          const remove = (): Promise<number> => other.remove({ state: 'cancelled' });
+          const removed = isFirst ? remove() : undefined;
+          const retried = await engine.retry({ state: 'cancelled' });
+          await (removed ?? remove());
+          expect(await engine.stats()).toMatchObject({ queued: retried, cancelled: 0 });
+          await engine.remove({ state: 'queued' });
+        }
+      });
+
+      test('all that fit, while somebody else removes others', async () => {
+        const [engine, other] = [await openEngine(), await openEngine()];
+        const others: RemoteTask<[value: number]> = task('conformance.others');
+        const args = Array.from({ length: 250 }, (_, value): [number] => [value]);
+        for (let part = 0; part < 10; part++) {
+          await engine.enqueueMany(numbers, args);
+          await engine.enqueueMany(others, args);
+        }
+        const removed = [engine.remove({ name: numbers.name }), other.remove({ name: others.name, state: 'queued' })];
+        expect(await Promise.all(removed)).toEqual([2500, 2500]);
+        expect(await engine.list()).toEqual([]);
+      });
     },
   );
 
@@ -579,6 +628,51 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
           expect(started.all).toEqual([1, 3]);
         });
       }
+
+      test('is retried, once cancelled, as soon as its key is free, and holds it then', async () => {
+        const engine = await openEngine();
+        const gate = new Gate();
+        const { started, waits } = waiting(() => gate);
+        const worker = await engine.work([waits]);
+        const first = await engine.enqueue(waits, 1);
+        await started.count(1);
+        const second = await engine.enqueue(waits, 2);
+        expect(await engine.cancel(second.id)).toBe('cancelled');
+        expect(await engine.retry(second.id)).toBe(0);
+        gate.open();
+        await over(engine, first.id);
+        await worker.close();
+        expect(await engine.retry(second.id)).toBe(1);
+        expect(await engine.enqueue(waits, 3)).toEqual(second);
+      });
+
+      test('comes to its turn where the one before it is removed, and goes with it by a filter', async () => {
+        const engine = await openEngine();
+        const gates = [new Gate(), new Gate()];
+        const started = new Seen<number>();
+        const run = async (value: number): Promise<void> => {
+          started.add(value);
+          await gates[value]?.opened;
+          throw new Error('not yet');
+        };
+        const retries = backoff(3, 60_000);
+        const fails = task('conformance.fails', run, { key: 'k', whileRunning: 'again', retries });
+        await engine.work([fails]);
+        const waitsForRetry = ({ state, attempts }: TaskRecord): boolean => state === 'queued' && attempts === 1;
+        const first = await engine.enqueue(fails, 0);
+        await started.count(1);
+        const second = await engine.enqueue(fails, 1);
+        gates[0]?.open();
+        await reaches(engine, first.id, waitsForRetry);
+        expect(await engine.remove(first.id)).toBe(1);
+        await started.count(2);
+        const third = await engine.enqueue(fails, 2);
+        expect(third.id).not.toBe(second.id);
+        gates[1]?.open();
+        await reaches(engine, second.id, waitsForRetry);
+        expect(await engine.remove({ name: fails.name })).toBe(2);
+        expect(await engine.list()).toEqual([]);
+      });
 
       test('is refused without a key', async () => {
         const engine = await openEngine();

@@ -67,6 +67,18 @@ describeWith({ node: 22 }, 'on the SQLite engine, a task whose workers die', () 
     expect((await send(engine, { name: 'a', args: [], key: 'k' })).id).not.toBe(id);
   });
 
+  it('ends as cancelled where it was cancelled, and is not reported', async () => {
+    const engine = open();
+    const { id } = await send(engine, { name: 'a', args: [] });
+    leave(id, 5, 2);
+    expect(await open().cancel(id)).toBe('signalled');
+    const onError = jest.fn();
+    await engine.work([], { onError });
+    expect(await over(engine, id)).toMatchObject({ state: 'cancelled', attempts: 5 });
+    await engine.close();
+    expect(onError).not.toHaveBeenCalled();
+  });
+
   it('is not given up, however many they were, as long as it did not run alone', async () => {
     const engine = open();
     const { id } = await send(engine, { name: 'a', args: [] });

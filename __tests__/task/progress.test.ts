@@ -38,6 +38,18 @@ it('may be asked for before anything else of the handle, and changes nothing els
   expect([before, handle.progress, handle.id]).toEqual([undefined, 1, id]);
 });
 
+it('is reported as well by the function alone', async () => {
+  const { respond } = await serveTasks();
+  const handle = await respond((tasks) =>
+    tasks.add(() => {
+      const { progress } = currentTask() ?? {};
+      progress?.(1);
+    }),
+  );
+  expect(await handle.finished).toMatchObject({ status: 'succeeded' });
+  expect(handle.progress).toBe(1);
+});
+
 it('is a copy', async () => {
   const { middleware, respond } = await serveTasks();
   const value = { done: 1 };

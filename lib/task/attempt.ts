@@ -89,7 +89,12 @@ export class Attempt implements TaskContext, Scope {
     return this.#controller.signal;
   }
 
-  progress(value: unknown): void {
+  /** Works as well without its task: `const { progress } = currentTask()`. */
+  get progress(): (value: unknown) => void {
+    return (value) => this.#progress(value);
+  }
+
+  #progress(value: unknown): void {
     if (this.#owner === undefined) return; // It is over, and what the task does later is ignored.
     const json = serializeProgress(value, this.name);
     if (json !== undefined) this.#owner.progressed(json);

@@ -250,8 +250,8 @@ class MemoryWorker implements DriverWorker {
       case 'failed':
         row.error = serializeError(outcome.error);
         row.failures++;
-        if (outcome.retryIn !== undefined) {
-          table.putBack(row, this.#store.now() + outcome.retryIn);
+        if (outcome.retryIn !== undefined || row.isMarked) {
+          table.putBack(row, this.#store.now() + (outcome.retryIn ?? 0));
         } else {
           table.end(row, 'failed');
           const { id, name, json } = row.message;

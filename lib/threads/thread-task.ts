@@ -42,7 +42,12 @@ export class ThreadTask implements TaskContext, Scope {
     return this.#signal.signal;
   }
 
-  progress(value: unknown): void {
+  /** Works as well without its task: `const { progress } = currentTask()`. */
+  get progress(): (value: unknown) => void {
+    return (value) => this.#progress(value);
+  }
+
+  #progress(value: unknown): void {
     if (this.#isOver) return; // What the task does later is ignored.
     const json = serializeProgress(value, this.name);
     if (json !== undefined) this.#reports.add(json);

@@ -127,7 +127,7 @@ export class BullmqDriver implements EngineDriver {
   }
 
   retry(selection: Selection, expired: AbortSignal): AsyncGenerator<number> {
-    return this.#changeAll('retry', selection, expired);
+    return this.#changeAll(selection, (ids) => this.#change('retry', expired, ids));
   }
 
   async promote(id: string, expired: AbortSignal): Promise<boolean> {
@@ -135,7 +135,8 @@ export class BullmqDriver implements EngineDriver {
   }
 
   remove(selection: Selection, expired: AbortSignal): AsyncGenerator<number> {
-    return this.#changeAll('remove', selection, expired);
+    const state = 'id' in selection ? undefined : selection.state;
+    return this.#changeAll(selection, (ids) => this.#change('remove', expired, [state ?? '', ...ids]));
   }
 
   async setProgress(progress: readonly Progress[]): Promise<void> {
@@ -168,15 +169,18 @@ export class BullmqDriver implements EngineDriver {
     return this.#scripts.run(name, args);
   }
 
-  async *#changeAll(name: 'retry' | 'remove', selection: Selection, expired: AbortSignal): AsyncGenerator<number> {
+  async *#changeAll(
+    selection: Selection,
+    change: (ids: readonly string[]) => Promise<unknown>,
+  ): AsyncGenerator<number> {
     await this.#ready();
-    const change = async (ids: readonly string[]): Promise<number> => {
-      let count = 0;
-      for (const some of slices(ids)) count += Number(await this.#change(name, expired, some));
-      return count;
-    };
-    if ('id' in selection) yield await change([selection.id]);
-    else yield* this.#places.change(selection, change);
+    if ('id' in selection) {
+      yield Number(await change([selection.id]));
+      return;
+    }
+    for await (const ids of this.#places.oldest(selection)) {
+      for (const some of slices(ids)) yield Number(await change(some));
+    }
   }
 
   async #records(ids: readonly string[], fields: (typeof columns)['small']): Promise<TaskRecord[]> {

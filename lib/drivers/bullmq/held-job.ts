@@ -56,6 +56,11 @@ export class HeldJob {
     return this.#job.stalledCounter > 0 && (await this.#run('endIfMarked').catch(() => 1)) === 1;
   }
 
+  /** Whether it is to be cancelled. Its worker may not have heard of it yet. */
+  async isMarked(): Promise<boolean> {
+    return (await this.#connection.hexists(this.#key, 'tasks:marked').catch(() => 0)) === 1;
+  }
+
   /** How many of its workers have died while it ran alone, once {@link beginAlone} has looked. */
   get timesAlone(): number {
     return this.#timesAlone;

@@ -62,7 +62,7 @@ export class Places {
 
   async *#walk(place: Place, { name }: TaskFilter, from: number): AsyncGenerator<string[]> {
     for (let rank = from; ; rank += window) {
-      const ids = await this.#range(place, rank, 'newest');
+      const ids = await this.#range(place, rank);
       if (ids.length === 0) return;
       yield await this.#fitting(place, name, ids);
     }
@@ -74,20 +74,36 @@ export class Places {
   }
 
   /**
-   * The same, oldest first, and those only that are there at the beginning. `change` is called with some of them at a time, and
-   * resolves with how many have left their place.
+   * The ids of those that fit, oldest first in each place, and without most of those that come meanwhile. They may leave their
+   * places from one step to the next, and so may their neighbours: the walk goes on behind the last one that it has seen.
    */
-  async *change(filter: TaskFilter, change: (ids: string[]) => Promise<number>): AsyncGenerator<number> {
-    for (const place of placesOf(filter)) {
-      let left = await this.#size(place);
-      for (let rank = 0; left > 0; ) {
-        const ids = (await this.#range(place, rank, 'oldest')).slice(0, left);
-        if (ids.length === 0) break;
-        const count = await change(await this.#fitting(place, filter.name, ids));
-        left -= ids.length;
-        rank += ids.length - count;
-        yield count;
-      }
+  async *oldest(filter: TaskFilter): AsyncGenerator<string[]> {
+    for (const place of inOrderOfChange(placesOf(filter))) {
+      const steps = place.isList === true ? this.#listed(place) : this.#sorted(place);
+      for await (const ids of steps) yield await this.#fitting(place, filter.name, ids);
+    }
+  }
+
+  /** Of a list, which has no positions that stay, all ids are read at once. Our own tasks are in one only while they run. */
+  async *#listed({ type }: Place): AsyncGenerator<string[]> {
+    const ids = (await this.#connection.lrange(this.#keyOf(type), 0, -1)).reverse();
+    for (let start = 0; start < ids.length; start += window) yield ids.slice(start, start + window);
+  }
+
+  async *#sorted({ type }: Place): AsyncGenerator<string[]> {
+    const key = this.#keyOf(type);
+    const [, end] = await this.#connection.zrange(key, -1, '-1', 'WITHSCORES');
+    /** Those with the last score. Many can have the same. */
+    let seen = new Set<string>();
+    for (let score: string | undefined = '-inf'; end !== undefined && score !== undefined; ) {
+      const limit = ['LIMIT', 0, window + seen.size] as const;
+      const pairs = pairsOf(await this.#connection.zrangebyscore(key, score, end, 'WITHSCORES', ...limit));
+      const found = pairs.filter(([id]) => !seen.has(id)).slice(0, window);
+      yield found.map(([id]) => id);
+      const last: string | undefined = found.at(-1)?.[1];
+      if (last !== score) seen = new Set();
+      for (const [id, other] of found) if (other === last) seen.add(id);
+      score = last;
     }
   }
 
@@ -97,13 +113,10 @@ export class Places {
   }
 
   /** In Redis the first of a list is the newest, and the last of a sorted set. */
-  async #range({ type, isList = false }: Place, rank: number, first: 'newest' | 'oldest'): Promise<string[]> {
+  async #range({ type, isList = false }: Place, rank: number): Promise<string[]> {
     const key = this.#keyOf(type);
     const last = rank + window - 1;
-    if (isList && first === 'oldest') return (await this.#connection.lrange(key, -last - 1, -rank - 1)).reverse();
-    if (isList) return this.#connection.lrange(key, rank, last);
-    if (first === 'oldest') return this.#connection.zrange(key, rank, String(last));
-    return this.#connection.zrevrange(key, rank, last);
+    return isList ? this.#connection.lrange(key, rank, last) : this.#connection.zrevrange(key, rank, last);
   }
 
   async #fitting(place: Place, name: string | undefined, ids: string[]): Promise<string[]> {
@@ -126,6 +139,19 @@ export class Places {
 
 function placesOf({ state }: TaskFilter): readonly Place[] {
   return state === undefined ? places : places.filter((place) => place.state === state);
+}
+
+/** Those that wait behind another one come first: if that one is removed, they go to another place. */
+function inOrderOfChange(looked: readonly Place[]): readonly Place[] {
+  const isBehind = ({ type }: Place): boolean => type === 'waiting-children';
+  return [...looked.filter(isBehind), ...looked.filter((place) => !isBehind(place))];
+}
+
+/** Of what Redis answers: members, each with its score behind it. */
+function pairsOf(answer: readonly string[]): [id: string, score: string][] {
+  const pairs: [string, string][] = [];
+  for (let index = 0; index < answer.length; index += 2) pairs.push([answer[index] ?? '', answer[index + 1] ?? '']);
+  return pairs;
 }
 
 /** Whether some of a place do not fit. */

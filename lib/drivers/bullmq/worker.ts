@@ -145,7 +145,9 @@ export class BullmqWorker implements DriverWorker {
     const outcome = await running;
     this.#adjustAll();
     if (outcome.state === 'succeeded') return serializeResult(outcome.result) ?? '';
-    if (outcome.state === 'failed' && outcome.retryIn === undefined) throw failed(job, outcome.error, runner);
+    if (outcome.state === 'failed' && outcome.retryIn === undefined && !(await held.isMarked())) {
+      throw failed(job, outcome.error, runner);
+    }
     if (outcome.state === 'unused' && isGivenUp(held.timesAlone)) {
       await held.unbegun();
       throw failed(job, givenUpError(name, held.timesAlone), runner);

@@ -18,6 +18,10 @@ export function startAfterBehind(seconds: number): string {
   return `${shift} ${seconds} seconds`;
 }
 
+/** The key of a task that waits, whether it is behind another one or not. */
+export const ownKey = `CASE WHEN starts_with(singleton_key, '${prefix}') THEN substr(singleton_key, ${prefix.length + 1})
+  ELSE singleton_key END`;
+
 /** In the order of an index. */
 export const isBehind = "state = 'created' AND NOT blocked AND start_after >= '6000-01-01T00:00:00Z'";
 

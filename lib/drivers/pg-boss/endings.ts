@@ -24,6 +24,7 @@ interface EndedJob {
 
 interface WrittenJob {
   readonly id: string;
+  readonly has_failed: boolean;
   /** Of what is over and had a key. */
   readonly freed_key: string | null;
 }
@@ -94,12 +95,12 @@ export class Endings {
     return this.#written;
   }
 
-  /** Resolves with the ids of those that were still the worker's. */
+  /** Resolves with the ids of those that have failed, and were still the worker's. */
   async #write(ended: readonly EndedJob[]): Promise<ReadonlySet<string>> {
     const written = await this.#table.query<WrittenJob>(endStatement, [queue, JSON.stringify(ended)]);
     const freed = written.flatMap(({ freed_key }) => freed_key ?? []);
     if (freed.length > 0) await this.#release(freed);
-    return new Set(written.map(({ id }) => id));
+    return new Set(written.filter(({ has_failed }) => has_failed).map(({ id }) => id));
   }
 
   /** By a statement of its own, which sees what was stored while the first one waited for the row of the task that ran. */
@@ -124,11 +125,12 @@ function endStatement({ jobs, state, now }: Names): string {
     FROM json_to_recordset($2::text::json) AS ended (ended_id uuid, ended_count int, next_state text, next_output jsonb,
       counters jsonb, delay float8)
     WHERE name = $1 AND id = ended_id AND retry_count = ended_count AND state = 'active'
-    RETURNING id, CASE WHEN state > 'active' AND singleton_key <> id::text THEN singleton_key END AS freed_key`;
+    RETURNING id, state = 'failed' AS has_failed,
+      CASE WHEN state > 'active' AND singleton_key <> id::text THEN singleton_key END AS freed_key`;
 }
 
-/** What is marked is cancelled instead of put back. */
-const nextState = `CASE WHEN next_state = 'retry' AND group_tier = '${cancelledTier}' THEN 'cancelled' ELSE next_state END`;
+/** What is marked is cancelled, and neither put back nor failed. */
+const nextState = `CASE WHEN next_state IN ('retry', 'failed') AND group_tier = '${cancelledTier}' THEN 'cancelled' ELSE next_state END`;
 
 function endedJob({ id, retryCount }: TakenJob, ending: Ending): EndedJob {
   const job = { ended_id: id, ended_count: retryCount };

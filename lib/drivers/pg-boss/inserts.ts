@@ -97,6 +97,13 @@ export class Inserts {
   }
 }
 
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+
 export function isKeyTaken(error: unknown): boolean {
   return isObject(error) && 'code' in error && error.code === '23505';
+}
+
+/** Of two statements that change the same rows one has been ended, and changes nothing. */
+export function isDeadlock(error: unknown): boolean {
+  return isObject(error) && 'code' in error && error.code === '40P01';
 }

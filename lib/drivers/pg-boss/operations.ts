@@ -5,14 +5,20 @@ import type { Page, Selection } from '../../engine/driver.js';
 import type { EngineStats, TaskFilter, TaskRecord } from '../../engine/engine.js';
 import { timeOfId } from '../../engine/id.js';
 import type { Progress } from '../../engine/progress.js';
+import { ownKey } from './behind.js';
 import { queue } from './boss.js';
-import { type Inserts, isKeyTaken } from './inserts.js';
+import { type Inserts, isDeadlock, isKeyTaken } from './inserts.js';
 import { cancelledTier } from './job.js';
 import { columns, conditions, type Row, recordOf } from './record.js';
 import { firstPosition, type JobTable, listed, type Names, type Position, utc } from './table.js';
 
 /** So many tasks are changed by one statement. */
 const batch = 1000;
+
+interface ChangedJob {
+  /** Of one that is gone and had a key. */
+  readonly freed_key?: string | null;
+}
 
 /** Changes those of a list of ids that fit. */
 type Change = (names: Names) => string;
@@ -70,7 +76,8 @@ export class Operations {
       ({ jobs, state, now }) => `UPDATE ${jobs} SET
           state = CASE state WHEN 'active' THEN state ELSE 'cancelled'::${state} END,
           completed_on = CASE state WHEN 'active' THEN completed_on ELSE ${now} END,
-          group_tier = CASE state WHEN 'active' THEN '${cancelledTier}' END
+          group_tier = CASE state WHEN 'active' THEN '${cancelledTier}' END,
+          singleton_key = ${ownKey}
         WHERE name = $1 AND id = $2 AND state <= 'active' RETURNING state = 'cancelled' AS is_cancelled, singleton_key`,
       [queue, id],
     );
@@ -110,7 +117,10 @@ export class Operations {
   remove(selection: Selection): AsyncGenerator<number> {
     return this.#change(
       selection,
-      ({ jobs }) => `DELETE FROM ${jobs} WHERE name = $1 AND id IN ${listed('$2')} AND state <> 'active' RETURNING id`,
+      // Since they were found they may have come to another state.
+      ({ jobs }) => `DELETE FROM ${jobs} WHERE name = $1 AND id IN ${listed('$2')} AND state <> 'active'
+        AND ${'id' in selection ? 'true' : conditionOf(selection)} 
+        RETURNING CASE WHEN singleton_key <> id::text THEN singleton_key END AS freed_key`,
     );
   }
 
@@ -158,14 +168,18 @@ export class Operations {
     }
   }
 
-  /** Where somebody else takes one of their keys at this moment, they are changed one by one. */
+  /** Where somebody else takes one of their keys, or changes them in another order, at this moment: one by one. */
   async #changeListed(ids: readonly string[], change: Change): Promise<number> {
     try {
-      return (await this.#table.query(change, [queue, JSON.stringify(ids)])).length;
+      const changed = await this.#table.query<ChangedJob>(change, [queue, JSON.stringify(ids)]);
+      const freed = changed.flatMap(({ freed_key }) => freed_key ?? []);
+      if (freed.length > 0) await this.#inserts.release(freed);
+      return changed.length;
     } catch (error) {
-      if (!isKeyTaken(error)) throw error;
+      if (ids.length === 1 && isKeyTaken(error)) return 0;
+      if (ids.length === 1 || !(isKeyTaken(error) || isDeadlock(error))) throw error;
       let count = 0;
-      if (ids.length > 1) for (const id of ids) count += await this.#changeListed([id], change);
+      for (const id of ids) count += await this.#changeListed([id], change);
       return count;
     }
   }

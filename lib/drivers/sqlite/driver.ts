@@ -19,7 +19,7 @@ import { ScheduleTable } from './schedule-table.js';
 import { type NewRow, rowOf, TaskTable } from './table.js';
 import { Upkeep, type UpkeepSettings } from './upkeep.js';
 import { UpkeepTable } from './upkeep-table.js';
-import { beginnings, type Direction, type Step, Walk } from './walk.js';
+import { beginnings, type Direction, Walk } from './walk.js';
 import { type SqliteTables, SqliteWorker, type SqliteWorkerSettings } from './worker.js';
 
 /** How long a call waits for a database that is in use, in ms: less than the deadline, so that the error says why. */
@@ -103,14 +103,20 @@ export class SqliteDriver implements EngineDriver {
 
   async list({ limit, offset, after, ...filter }: Page, expired: AbortSignal): Promise<TaskRecord[]> {
     const from = await this.#read(() => this.#seqBefore(after));
-    const seqs: number[] = [];
-    for await (const found of this.#steps('newest', filter, from, limit + offset)) {
+    const records: TaskRecord[] = [];
+    let skip = offset;
+    // In the same turn, in which no worker of this process changes their states.
+    const read = (seqs: number[]): TaskRecord[] => {
+      const found = this.#operations.records(seqs.slice(skip, skip + limit - records.length));
+      skip = Math.max(0, skip - seqs.length);
+      return found;
+    };
+    for await (const found of this.#steps('newest', filter, from, limit + offset, read)) {
       expired.throwIfAborted();
-      seqs.push(...found);
-      if (seqs.length >= limit + offset) break;
+      records.push(...found);
+      if (records.length >= limit) break;
     }
-    const page = seqs.slice(offset, offset + limit);
-    return this.#read(() => this.#operations.records(page));
+    return records;
   }
 
   stats(): Promise<EngineStats> {
@@ -136,7 +142,10 @@ export class SqliteDriver implements EngineDriver {
   }
 
   async *remove(selection: Selection): AsyncGenerator<number> {
-    for await (const seqs of this.#select(selection)) yield this.#write(() => this.#operations.remove(seqs));
+    const state = 'id' in selection ? undefined : selection.state;
+    for await (const seqs of this.#select(selection)) {
+      yield this.#write(() => this.#operations.remove(seqs, state ?? null));
+    }
   }
 
   setProgress(progress: readonly Progress[]): Promise<void> {
@@ -178,20 +187,30 @@ export class SqliteDriver implements EngineDriver {
 
   async *#select(selection: Selection): AsyncGenerator<number[]> {
     if (!('id' in selection)) {
-      yield* this.#steps('oldest', selection, beginnings.oldest, batch);
+      yield* this.#steps('oldest', selection, beginnings.oldest, batch, (seqs) => seqs);
       return;
     }
     const seq = await this.#read(() => this.#operations.seqOf(selection.id));
     if (seq !== undefined) yield [seq];
   }
 
-  /** Other code gets its turn between two steps. */
-  async *#steps(direction: Direction, filter: TaskFilter, from: number, limit: number): AsyncGenerator<number[]> {
+  /** What `look` makes of those that fit. Other code gets its turn between two steps. */
+  async *#steps<T>(
+    direction: Direction,
+    filter: TaskFilter,
+    from: number,
+    limit: number,
+    look: (seqs: number[]) => T,
+  ): AsyncGenerator<T> {
     for (let next: number | undefined = from; next !== undefined; ) {
       const begin: number = next;
-      const found: Step = await this.#read(() => this.#walk.step(direction, filter, begin, limit));
-      yield found.seqs;
-      next = found.next;
+      const step = (): { found: T; next: number | undefined } => {
+        const { seqs, next } = this.#walk.step(direction, filter, begin, limit);
+        return { found: look(seqs), next };
+      };
+      const { found, next: following } = await this.#read(step);
+      yield found;
+      next = following;
       await nextTurn();
     }
   }

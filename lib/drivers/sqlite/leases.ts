@@ -50,7 +50,7 @@ export class LeaseTable {
     );
     this.#lost = prepare<LostRow>(
       database,
-      `SELECT seq, id, name, attempts, times_alone AS timesAlone FROM background_tasks
+      `SELECT seq, id, name, attempts, times_alone AS timesAlone, is_marked AS isMarked FROM background_tasks
        WHERE state = 'running' AND lease_until = $until AND worker = $worker LIMIT ${batch}`,
     );
     const freed = 'lost = lost + 1, worker = NULL, lease_until = NULL, lease = NULL';
@@ -81,8 +81,8 @@ export class LeaseTable {
   /** Puts the tasks of a dead worker back into the queue, and returns those that it gives up instead. */
   release({ worker, until }: OverdueLease): GivenUpTask[] {
     const givenUp: GivenUpTask[] = [];
-    for (const { seq, timesAlone, ...task } of this.#lost.all({ worker, until })) {
-      if (isGivenUp(timesAlone)) {
+    for (const { seq, timesAlone, isMarked, ...task } of this.#lost.all({ worker, until })) {
+      if (isGivenUp(timesAlone) && isMarked === 0) {
         const error = givenUpError(task.name, timesAlone);
         const row = this.#giveUp.get(JSON.stringify(serializeError(error)), wallClockTime(), seq);
         givenUp.push({ info: { id: task.id, name: task.name, attempt: attemptOf(task), json: row?.args }, error });
@@ -100,4 +100,6 @@ interface LostRow {
   readonly name: string;
   readonly attempts: number;
   readonly timesAlone: number;
+  /** 1 if it is to be cancelled: then it is no failure. */
+  readonly isMarked: number;
 }

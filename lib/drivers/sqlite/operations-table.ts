@@ -1,7 +1,7 @@
 // What people do with the table: look into it, cancel, retry, remove.
 
 import { wallClockTime } from '../../clock.js';
-import type { EngineStats, TaskRecord } from '../../engine/engine.js';
+import type { EngineStats, TaskRecord, TaskState } from '../../engine/engine.js';
 import type { Progress } from '../../engine/progress.js';
 import { prepare, type SqliteDatabase } from './database.js';
 import { columns, type RecordRow, recordOf } from './record.js';
@@ -65,7 +65,11 @@ export class OperationsTable {
       database,
       `UPDATE background_tasks SET state = 'queued', run_at = ?, delayed_at = NULL WHERE id = ? AND state = 'delayed'`,
     );
-    this.#remove = prepare(database, "DELETE FROM background_tasks WHERE seq = ? AND state <> 'running'");
+    this.#remove = prepare(
+      database,
+      `DELETE FROM background_tasks WHERE seq = $seq AND state <> 'running'
+       AND ($state IS NULL OR $state = iif(state IN ('delayed', 'behind'), 'queued', state))`,
+    );
     this.#progress = prepare(
       database,
       "UPDATE background_tasks SET progress = ? WHERE id = ? AND attempts = ? AND state = 'running'",
@@ -133,9 +137,9 @@ export class OperationsTable {
     return this.#promote.run(wallClockTime(), id).changes === 1;
   }
 
-  /** Returns how many were removed. */
-  remove(seqs: readonly number[]): number {
-    return seqs.reduce((count, seq) => count + this.#remove.run(seq).changes, 0);
+  /** Of those that are still in this state. Returns how many were removed. */
+  remove(seqs: readonly number[], state: TaskState | null): number {
+    return seqs.reduce((count, seq) => count + this.#remove.run({ seq, state }).changes, 0);
   }
 
   setProgress(progress: readonly Progress[]): void {

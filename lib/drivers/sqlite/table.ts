@@ -139,9 +139,10 @@ export class TaskTable {
       database,
       `UPDATE background_tasks SET state = 'succeeded', result = ?, error = NULL, finished_at = ?, ${own}`,
     );
-    this.#fail = prepare(
+    this.#fail = prepare<{ state: string }>(
       database,
-      `UPDATE background_tasks SET state = 'failed', failures = failures + 1, error = ?, finished_at = ?, ${own}`,
+      `UPDATE background_tasks SET state = iif(is_marked, 'cancelled', 'failed'), failures = failures + 1, error = ?, finished_at = ?, ${own}
+       RETURNING state`,
     );
     this.#retry = prepare(
       database,
@@ -207,8 +208,9 @@ export class TaskTable {
     return this.#succeed.run(result ?? null, wallClockTime(), seq, worker, attempts).changes === 1;
   }
 
+  /** False also for one that is marked: it ends as cancelled. */
   fail(worker: string, { seq, attempts }: TakenTask, error: string): boolean {
-    return this.#fail.run(error, wallClockTime(), seq, worker, attempts).changes === 1;
+    return this.#fail.get(error, wallClockTime(), seq, worker, attempts)?.state === 'failed';
   }
 
   retry(worker: string, { seq, attempts }: TakenTask, error: string, delay: number): boolean {

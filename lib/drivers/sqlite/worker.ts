@@ -179,10 +179,10 @@ export class SqliteWorker implements DriverWorker, TurnOwner {
       this.#endOf(task, outcome, () => hasBegunAlone),
     );
     this.takeSoon();
-    const isOurs = await end;
+    const isStored = await end;
     // Other workers may take this task now, or any task again.
     if (outcome.state === 'dropped' || outcome.state === 'unused' || isSuspect(task.lost)) this.#settings.onTakeable();
-    if (!isOurs || outcome.state !== 'failed' || outcome.retryIn !== undefined) return;
+    if (!isStored || outcome.state !== 'failed' || outcome.retryIn !== undefined) return;
     const info = { id: task.id, name: task.name, attempt: attemptOf(task), json: task.args };
     this.runner.report(info, outcome.error);
   }

@@ -45,12 +45,17 @@ export const changing = {
     queue(ARGV[3], false)
     return 1`,
 
-  // ids: returns how many were removed.
+  // a state or nothing, ids: returns how many were removed, of those that are in that state.
   remove: `
-    local count = 0
-    for i = 3, #ARGV do
+    local sets = { succeeded = 'completed', failed = 'failed', cancelled = '${cancelledSet}' }
+    local state, count = ARGV[3], 0
+    local function isIn(id)
+      if sets[state] then return call('ZSCORE', key(sets[state]), id) end
+      return state == '' or state == 'queued' and call('HEXISTS', key(id), 'finishedOn') == 0
+    end
+    for i = 4, #ARGV do
       local id = ARGV[i]
-      if call('EXISTS', key(id)) == 1 and call('EXISTS', lockOf(id)) == 0 then
+      if call('EXISTS', key(id)) == 1 and call('EXISTS', lockOf(id)) == 0 and isIn(id) then
         if call('HEXISTS', key(id), 'finishedOn') == 0 then takeOut(id) end
         free(id)
         erase(id)
