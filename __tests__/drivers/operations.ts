@@ -629,6 +629,20 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         });
       }
 
+      test('has the delay of the newest call, too', async () => {
+        const engine = await openEngine();
+        const gate = new Gate();
+        const { started, waits } = waiting(() => gate);
+        await engine.work([waits]);
+        await engine.enqueue(waits, 1);
+        await started.count(1);
+        const second = await engine.enqueue(waits.with({ delay: 3_600_000 }), 2);
+        expect(await engine.enqueue(waits, 3)).toEqual(second);
+        gate.open();
+        await over(engine, second.id);
+        expect(started.all).toEqual([1, 3]);
+      });
+
       test('is retried, once cancelled, as soon as its key is free, and holds it then', async () => {
         const engine = await openEngine();
         const gate = new Gate();

@@ -47,12 +47,13 @@ export class MemoryTable {
     const behind = live.find((row) => row.state === 'behind');
     const [first] = live;
     if (first !== undefined && (first.state !== 'running' || whileRunning !== 'again')) return first.message.id;
-    if (behind !== undefined) {
-      behind.message = { ...message, id: behind.message.id };
-      return behind.message.id;
-    }
     const now = this.#now();
     const runAt = now + (message.delay ?? 0);
+    if (behind !== undefined) {
+      behind.message = { ...message, id: behind.message.id };
+      behind.runAt = runAt;
+      return behind.message.id;
+    }
     const state = first === undefined ? 'queued' : 'behind';
     const seq = ++this.#lastSeq;
     this.#rows.set(id, { message, state, seq, enqueuedAt: now, runAt, attempts: 0, failures: 0, isMarked: false });
