@@ -9,11 +9,19 @@ import {
   type TaskMessage,
   unsupported,
 } from '../../lib/engine/index.js';
-import { BackgroundTasksError, currentTask, enqueue, type Task, type TaskRecord, task } from '../../lib/index.js';
+import {
+  BackgroundTasksError,
+  currentTask,
+  enqueue,
+  type Task,
+  type TaskEngine,
+  type TaskRecord,
+  task,
+} from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
 import { countKept } from '../fixtures/garbage.js';
 import { hostileErrors } from '../fixtures/hostile.js';
-import { fakeTimeouts } from '../fixtures/timeouts.js';
+import { fakeTimeouts, trackTimeouts } from '../fixtures/timeouts.js';
 
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
@@ -219,6 +227,68 @@ describe('get', () => {
   });
 });
 
+it('promote() knows nothing of what cannot be an id, without asking', async () => {
+  const promote = jest.fn(async () => true);
+  const engine = createEngine(driverWith({ promote }));
+  expect(await engine.promote('x')).toBe(false);
+  expect(promote).not.toHaveBeenCalled();
+  expect(await engine.promote(id.toUpperCase())).toBe(true);
+  expect(promote.mock.calls).toEqual([[id, expect.any(AbortSignal)]]);
+});
+
+describe('within', () => {
+  const transaction = {};
+  const gone = new Error('the transaction was rolled back');
+
+  function inTransaction(): { engine: TaskEngine; stored: unknown[]; begun: unknown[] } {
+    const stored: unknown[] = [];
+    const begun: unknown[] = [];
+    const insert = async ({ id, name, args }: TaskMessage): Promise<string> => {
+      if (name === 'fails') throw gone;
+      stored.push(args);
+      return id;
+    };
+    const within = (given: object) => {
+      begun.push(given);
+      return { insert, insertMany: (messages: readonly TaskMessage[]) => Promise.all(messages.map(insert)) };
+    };
+    return { engine: createEngine(driverWith({ within })), stored, begun };
+  }
+
+  it('hands the transaction over, and stores by what the driver makes of it', async () => {
+    const { engine, stored, begun } = inTransaction();
+    const { enqueue: enqueueWithin, enqueueMany } = engine.within(transaction);
+    const given = task('t', (_n: number) => {});
+    const ids = [await enqueueWithin(given, 1), ...(await enqueueMany(given, [[2], [3]]))].map((made) => made.id);
+    expect(new Set(ids).size).toBe(3);
+    expect(ids).toEqual(ids.map(() => expect.stringMatching(/^[\da-f-]{36}$/)));
+    expect(stored).toEqual([[1], [2], [3]]);
+    expect(begun).toEqual([transaction]);
+    expect(begun[0]).toBe(transaction);
+  });
+
+  it('rejects with what the transaction fails with, as it is', async () => {
+    const { engine } = inTransaction();
+    await expect(engine.within(transaction).enqueue(task('fails', () => {}))).rejects.toBe(gone);
+  });
+
+  it.each([undefined, null, 1, 'client'])('refuses %p', (value) => {
+    const { engine } = inTransaction();
+    expect(() => engine.within(value as unknown as object)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_INVALID_OPTION',
+        message: expect.stringContaining('within(): the argument must be a transaction, not '),
+      }),
+    );
+  });
+
+  it('is refused where the driver does not have it', () => {
+    expect(() => createEngine(driverWith()).within(transaction)).toThrow(
+      expect.objectContaining({ message: 'mine: "within()" is not possible: this engine does not have it' }),
+    );
+  });
+});
+
 describe('what a driver does not have', () => {
   it('is refused with what to use instead', async () => {
     const engine = createEngine(
@@ -231,9 +301,18 @@ describe('what a driver does not have', () => {
     await expect(engine.get(id)).rejects.toMatchObject({ message: 'mine: "get()" is not possible: look it up' });
   });
 
-  it('is refused also where it says nothing about that', async () => {
-    await expect(createEngine(driverWith()).work([])).rejects.toMatchObject({
-      message: 'mine: "work()" is not possible: this engine does not have it',
+  it.each<[string, (engine: TaskEngine) => Promise<unknown>]>([
+    ['work()', (engine) => engine.work([])],
+    ['list()', (engine) => engine.list()],
+    ['stats()', (engine) => engine.stats()],
+    ['cancel()', (engine) => engine.cancel(id)],
+    ['retry()', (engine) => engine.retry(id)],
+    ['promote()', (engine) => engine.promote(id)],
+    ['remove()', (engine) => engine.remove(id)],
+  ])('is refused also where it says nothing about that: %s', async (what, call) => {
+    await expect(call(createEngine(driverWith()))).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: `mine: "${what}" is not possible: this engine does not have it`,
     });
   });
 
@@ -265,12 +344,25 @@ describe('a worker', () => {
 
   it('is woken by what this process enqueues, until it closes', async () => {
     const { driver, events } = working();
-    const engine = createEngine(driver);
+    const insertMany = async (messages: readonly TaskMessage[]): Promise<string[]> => messages.map(({ id }) => id);
+    const engine = createEngine({ ...driver, insertMany });
     const worker = await engine.work([]);
     await engine.enqueue(task('t', () => {}));
+    await engine.enqueueMany(
+      task('t', () => {}),
+      [[]],
+    );
     await worker.close();
     await engine.enqueue(task('t', () => {}));
-    expect(events).toEqual(['wake', 'stop', 'close']);
+    expect(events).toEqual(['wake', 'wake', 'stop', 'close']);
+  });
+
+  it('is woken by its driver, with the others of its engine', async () => {
+    const { driver, runners, events } = working();
+    const engine = createEngine(driver);
+    for (const name of ['a', 'b']) await engine.work([task(name, () => {})]);
+    runners[0]?.wakeAll();
+    expect(events).toEqual(['wake', 'wake']);
   });
 
   it('keeps no store of the request that has enqueued what it runs', async () => {
@@ -334,6 +426,21 @@ describe('a worker', () => {
     await closed;
     expect(await run).toEqual({ state: 'succeeded', result: undefined });
     expect(events).toEqual(['stop', 'close', 'driver closed']);
+  });
+
+  it('has no time limit where the engine is closed', async () => {
+    const { driver, runners } = working();
+    const engine = createEngine(driver);
+    const gate = deferred();
+    await engine.work([task('a', () => gate.promise)]);
+    const run = runners[0]?.run({ id, name: 'a', args: [], attempt: 1 });
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const countTimeouts = trackTimeouts();
+    const closed = engine.close();
+    expect(countTimeouts()).toBe(0);
+    gate.resolve();
+    await closed;
+    expect(await run).toEqual({ state: 'succeeded', result: undefined });
   });
 
   it('that cannot be closed does not keep the engine from closing the rest, and the engine says why', async () => {
