@@ -2,9 +2,11 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { BullmqDriver } from '../../lib/drivers/bullmq/driver.js';
 import { bullmq } from '../../lib/drivers/bullmq/index.js';
+import { createEngine } from '../../lib/engine/index.js';
 import { type ErrorContext, type OnError, type TaskEngine, task } from '../../lib/index.js';
-import { connection, obliterate } from './fixtures/bullmq.js';
+import { connection, obliterate, shortTiming } from './fixtures/bullmq.js';
 import { send } from './fixtures/send.js';
 import { closing, Notes, over, waitingTask } from './fixtures/watched.js';
 import { describeWith } from './requirements.js';
@@ -22,6 +24,19 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, several workers on one queue'
   function open(): TaskEngine {
     return closing(bullmq({ connection, queue }));
   }
+
+  test('whose tasks are put back while their locks are renewed say nothing of a store out of reach', async () => {
+    const timing = { ...shortTiming, lockDuration: 15_000, lockRenewTime: 10 };
+    const engine = closing(createEngine(new BullmqDriver(queue, { ...connection, lazyConnect: true }, timing)));
+    const logger = { error: jest.fn() };
+    const flaky = task('flaky', () => Promise.reject(new Error('not yet')), {
+      retries: { limit: 20, minDelay: 10, maxDelay: 10 },
+    });
+    await engine.work([flaky], { logger, onError: () => {} });
+    const tasks = await Promise.all(Array.from({ length: 20 }, () => engine.enqueue(flaky)));
+    for (const { id } of tasks) await over(engine, id);
+    expect(logger.error.mock.calls).toEqual([]);
+  });
 
   test.each([
     ['process', () => Array<TaskEngine>(3).fill(open())],

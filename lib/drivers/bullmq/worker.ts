@@ -89,7 +89,7 @@ export class BullmqWorker implements DriverWorker {
       throw reason;
     }
     const onError = (error: unknown): void => {
-      if (this.#paused === undefined) this.runner.storeFailed(error);
+      if (this.#paused === undefined && !isLostLock(error)) this.runner.storeFailed(error);
     };
     this.#worker.on('error', onError);
     this.#worker.run().catch(onError);
@@ -193,6 +193,11 @@ export class BullmqWorker implements DriverWorker {
       ? 1
       : Math.min(this.runner.concurrency, Number.MAX_SAFE_INTEGER);
   }
+}
+
+/** Redis has answered. It is that of a task which has been put back a moment before, or which another worker has by now. */
+function isLostLock(error: unknown): boolean {
+  return error instanceof Error && error.message.startsWith('could not renew lock for job');
 }
 
 /** Somebody else may have made or changed the job: then no attempt will help. */
