@@ -2,6 +2,7 @@
 
 import { unsupported } from '../../engine/calls.js';
 import { loadAmqplib } from './amqp-connect.js';
+import { AmqpLane } from './amqp-lane.js';
 import { AmqpLink, hasCode, preconditionFailed } from './amqp-link.js';
 import type { CeleryMessage, CeleryTransport } from './message.js';
 import type { Queue } from './queue.js';
@@ -10,7 +11,7 @@ export class AmqpTransport implements CeleryTransport {
   readonly #url: URL;
   readonly #queue: Queue;
   #link: AmqpLink | undefined = undefined;
-  readonly #lanes: Promise<void>[] = [];
+  readonly #lanes: AmqpLane[] = [];
   #nextLane = 0;
 
   constructor(url: URL, queue: Queue) {
@@ -47,26 +48,11 @@ export class AmqpTransport implements CeleryTransport {
     await this.#link?.close();
   }
 
-  /**
-   * Uses a connection for this message alone, since a broker that refuses its size closes the channel, and with it everything
-   * else that is being sent over that channel. Opens only a few such connections at a time.
-   */
+  /** Over connections for one message at a time, of which there are only a few. */
   #sendAlone(message: CeleryMessage, late: AbortSignal): Promise<void> {
-    const lane = this.#nextLane++ % lanes;
-    const send = async (): Promise<void> => {
-      if (late.aborted) return;
-      const link = new AmqpLink(this.#url, this.#queue, ignore);
-      late.addEventListener('abort', () => link.cut());
-      try {
-        await link.ready();
-        await link.send(message);
-      } finally {
-        void link.close();
-      }
-    };
-    const sent = (this.#lanes[lane] ?? Promise.resolve()).then(send);
-    this.#lanes[lane] = sent.catch(ignore);
-    return sent;
+    const number = this.#nextLane++ % lanes;
+    this.#lanes[number] ??= new AmqpLane(this.#url, this.#queue);
+    return this.#lanes[number].send(message, late);
   }
 
   #open(): AmqpLink {
@@ -99,5 +85,3 @@ export class AmqpTransport implements CeleryTransport {
 const large = 1024 * 1024;
 /** How many larger messages are sent at the same time. */
 const lanes = 4;
-
-function ignore(): void {}
