@@ -119,7 +119,7 @@ export class Operations {
       selection,
       // Since they were found they may have come to another state.
       ({ jobs }) => `DELETE FROM ${jobs} WHERE name = $1 AND id IN ${listed('$2')} AND state <> 'active'
-        AND ${'id' in selection ? 'true' : conditionOf(selection)} 
+        AND ${'id' in selection ? 'true' : conditionOf(selection)}
         RETURNING CASE WHEN singleton_key <> id::text THEN singleton_key END AS freed_key`,
     );
   }
@@ -168,19 +168,23 @@ export class Operations {
     }
   }
 
-  /** Where somebody else takes one of their keys, or changes them in another order, at this moment: one by one. */
   async #changeListed(ids: readonly string[], change: Change): Promise<number> {
+    const changed = await this.#changed(ids, change);
+    const freed = changed.flatMap(({ freed_key }) => freed_key ?? []);
+    if (freed.length > 0) await this.#inserts.release(freed);
+    return changed.length;
+  }
+
+  /** Where somebody else takes one of their keys, or changes them in another order, at this moment: one by one. */
+  async #changed(ids: readonly string[], change: Change): Promise<ChangedJob[]> {
     try {
-      const changed = await this.#table.query<ChangedJob>(change, [queue, JSON.stringify(ids)]);
-      const freed = changed.flatMap(({ freed_key }) => freed_key ?? []);
-      if (freed.length > 0) await this.#inserts.release(freed);
-      return changed.length;
+      return await this.#table.query<ChangedJob>(change, [queue, JSON.stringify(ids)]);
     } catch (error) {
-      if (ids.length === 1 && isKeyTaken(error)) return 0;
+      if (ids.length === 1 && isKeyTaken(error)) return [];
       if (ids.length === 1 || !(isKeyTaken(error) || isDeadlock(error))) throw error;
-      let count = 0;
-      for (const id of ids) count += await this.#changeListed([id], change);
-      return count;
+      const changed: ChangedJob[] = [];
+      for (const id of ids) changed.push(...(await this.#changed([id], change)));
+      return changed;
     }
   }
 
