@@ -19,6 +19,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Database from 'better-sqlite3';
 import { type SqliteOptions, sqlite } from '../../lib/drivers/sqlite/index.js';
@@ -93,13 +94,6 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
     for (const name of [path, `${path}-shm`]) closeSync(openSync(name, 'r'));
   }
 
-  /** Between two transactions: no engine can help where another thread closes the file within one. */
-  function copyFolder(): void {
-    try {
-      cpSync(folder, `${folder} copied`, { recursive: true });
-    } catch {} // A file goes meanwhile.
-  }
-
   function useOtherLibrary(): void {
     const { DatabaseSync } = process.getBuiltinModule('node:sqlite') as unknown as NodeSqlite;
     const other = new DatabaseSync(path);
@@ -148,17 +142,23 @@ describeWith({ node: 22 }, 'the files of the SQLite engine', () => {
   });
 
   it('every acknowledged task is in the file while the folder is copied and others open and close it', async () => {
-    const engine = open();
+    const first = open();
+    await first.ready();
+    await first.close();
+    const program = ['../fixtures/typescript.cjs', 'fixtures/sqlite-copied.ts'].map((name) => join(__dirname, name));
+    const stdio = ['pipe', 'pipe', 'inherit'] as const;
+    const child = spawn(process.execPath, ['--require', ...program, path], { stdio: [...stdio] });
+    const closed = once(child, 'close');
+    const output = text(child.stdout);
     const others = spawn(process.execPath, ['-e', openAndClose, path], { stdio: 'ignore' });
-    const ids: string[] = [];
-    while (others.exitCode === null) {
-      ids.push(...(await Promise.all(Array.from({ length: 5 }, () => enqueue(engine)))));
-      if (ids.length % 50 === 0) copyFolder();
-    }
-    await engine.close();
+    await once(others, 'exit');
+    child.stdin.end();
+    const [, signal] = await closed;
+    const ids = (await output).split('\n').slice(0, -1);
     const stored = new Set(storedElsewhere());
     expect(ids.filter((id) => !stored.has(id))).toEqual([]);
-    expect(ids.length).toBeGreaterThan(100);
+    expect([null, 'SIGBUS']).toContain(signal);
+    if (signal === null) expect(ids.length).toBeGreaterThan(100);
   });
 
   it('an engine takes its locks again, before anybody has removed the log', async () => {
