@@ -1,5 +1,5 @@
-// Sends one message at a time, over a connection that is there as long as messages wait. A broker that refuses the size of a message
-// closes the channel, and with it everything else that is being sent over that channel.
+// Sends one message at a time, over a connection that is there as long as messages wait. A broker that refuses the size of a
+// message closes the channel, and with it everything else that is being sent over that channel.
 
 import { AmqpLink } from './amqp-link.js';
 import type { CeleryMessage } from './message.js';

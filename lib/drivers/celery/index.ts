@@ -23,7 +23,8 @@ export { type Kwargs, kwargs } from './kwargs.js';
 export interface CeleryOptions {
   /**
    * Celery's `broker_url`: `amqp://` or `amqps://` for RabbitMQ, which needs the package amqplib; `redis://` or `rediss://`
-   * for Redis, which needs ioredis. The path is the virtual host, or the number of the Redis database, which is 0 if there is no path.
+   * for Redis, which needs ioredis. The path is the virtual host, or the number of the Redis database, which is 0 if there is
+   * none.
    */
   broker: string;
   /** The queue that the workers take tasks from. Default `'celery'`, as in Celery. */

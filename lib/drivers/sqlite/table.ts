@@ -141,8 +141,8 @@ export class TaskTable {
     );
     this.#fail = prepare<{ state: string }>(
       database,
-      `UPDATE background_tasks SET state = iif(is_marked, 'cancelled', 'failed'), failures = failures + 1, error = ?, finished_at = ?, ${own}
-       RETURNING state`,
+      `UPDATE background_tasks SET state = iif(is_marked, 'cancelled', 'failed'), failures = failures + 1, error = ?,
+       finished_at = ?, ${own} RETURNING state`,
     );
     this.#retry = prepare(
       database,
