@@ -694,6 +694,16 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
         expect(await over(engine, id)).toMatchObject({ state: 'failed', attempts: 1 });
       });
 
+      if (can('timeout')) {
+        test("a message that says so has no timeout, whatever the worker's own task has", async () => {
+          const engine = await openEngine();
+          const slow = task('conformance.slow', () => sleep(200), { timeout: 50 });
+          await engine.work([slow], { onError: () => {} });
+          const { id } = await send(engine, { name: 'conformance.slow', args: [], timeout: Number.POSITIVE_INFINITY });
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+        });
+      }
+
       if (can('timeout') && can('retries')) {
         test('an attempt that ran out of time is tried again', async () => {
           const engine = await openEngine();

@@ -48,6 +48,20 @@ it('opens no timer without work()', async () => {
   expect(waiting()).toBe(0);
 });
 
+it('within() takes any object, and stores at once', async () => {
+  const engine = memory();
+  const transaction = engine.within({ query: () => {} });
+  const { id } = await transaction.enqueue(sendMail, 'ada@example.com');
+  const [second] = await transaction.enqueueMany(sendMail, [['grace@example.com']]);
+  expect(engine.enqueued(sendMail)).toEqual([['ada@example.com'], ['grace@example.com']]);
+  await engine.drain([sendMail]);
+  expect(await engine.get(id)).toMatchObject({ state: 'succeeded' });
+  expect(await engine.get(second?.id ?? '')).toMatchObject({ state: 'succeeded' });
+  expect(() => engine.within(undefined as unknown as object)).toThrow(
+    expect.objectContaining({ code: 'ERR_INVALID_OPTION' }),
+  );
+});
+
 it('keeps each engine apart', async () => {
   await memory().enqueue(sendMail, 'ada@example.com');
   expect(memory().enqueued(sendMail)).toEqual([]);

@@ -121,7 +121,8 @@ export class MessageRunner extends WorkerReports implements RunOwner {
     if (task === undefined) return Promise.resolve({ state: 'failed', error: unknownTaskError(message.name) });
     if (this.#isDraining) return Promise.resolve({ state: 'unused' });
     const { options, isElsewhere = false } = definitionOf(task) ?? {};
-    const limits = { timeout: message.timeout ?? options?.timeout ?? Number.POSITIVE_INFINITY, isElsewhere };
+    const timeout = message.timeout ?? options?.timeout ?? 0;
+    const limits = { timeout: timeout === 0 ? Number.POSITIVE_INFINITY : timeout, isElsewhere };
     const run = this.#context.runInAsyncScope(() => new Run(message, task, limits, this, beginAlone));
     return new Promise((resolve) => {
       this.#open.set(run, resolve);

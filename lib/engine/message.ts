@@ -17,7 +17,7 @@ export interface TaskMessage {
   readonly args: readonly unknown[];
   /** The arguments as JSON: an array. */
   readonly json: string;
-  /** Time limit of one attempt, in ms. Absent: the worker's task decides. */
+  /** Time limit of one attempt, in ms; 0 for none, which JSON can hold. Absent: the worker's task decides. */
   readonly timeout?: number;
   /** Absent: one attempt only. */
   readonly retries?: Backoff;
@@ -42,9 +42,10 @@ export function messageOf(task: unknown, args: readonly unknown[], call = 'enque
   if (options.when !== undefined) {
     throw new BackgroundTasksError('ERR_INVALID_OPTION', `${call}: task "${name}" has "when", which is for add()`);
   }
-  const { timeout, backoff } = readTaskOptions(options);
+  const { backoff } = readTaskOptions(options);
   const message: Mutable<TaskMessage> = { id: newId(), name, args, json: serializeArguments(args, name) };
-  if (timeout !== Number.POSITIVE_INFINITY) message.timeout = timeout;
+  if (options.timeout !== undefined)
+    message.timeout = options.timeout === Number.POSITIVE_INFINITY ? 0 : options.timeout;
   if (backoff !== undefined) message.retries = backoff;
   if (options.delay !== undefined) message.delay = options.delay;
   if (options.priority !== undefined) message.priority = options.priority;

@@ -15,6 +15,7 @@ export interface StoredMessage {
   readonly id: string;
   readonly name: string;
   readonly args: readonly unknown[];
+  /** That of the message. */
   readonly timeout?: number | undefined;
   /** Which attempt this is, from 1. */
   readonly attempt: number;

@@ -1,4 +1,4 @@
-// The driver of memory(): all that a driver can do but transactions, on a table in this process.
+// The driver of memory(): all that a driver can do, on a table in this process.
 
 import {
   clearInterval,
@@ -85,6 +85,11 @@ export class MemoryDriver implements EngineDriver {
     const ids = messages.map((message) => this.#table.insert(message));
     this.#store.wake();
     return ids;
+  }
+
+  /** There is no database whose transaction this could be: what is rolled back stays. */
+  within(): this {
+    return this;
   }
 
   work(runner: MessageRunner): DriverWorker {

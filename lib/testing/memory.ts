@@ -1,4 +1,4 @@
-// memory(): an engine for tests. It can do all that an engine can but `within()`, and its clock can be advanced.
+// memory(): an engine for tests. It can do all that an engine can, and its clock can be advanced.
 
 import { Engine } from '../engine/create-engine.js';
 import type { TaskEngine, WorkerOptions } from '../engine/engine.js';
@@ -23,8 +23,8 @@ export interface MemoryEngine extends TaskEngine {
 }
 
 /**
- * An engine that keeps its tasks in this process, for tests. It has all but `within()`. Its clock is the real one plus what
- * `advance` adds. Without `work()` it opens no timer.
+ * An engine that keeps its tasks in this process, for tests. Its clock is the real one plus what `advance` adds. Without
+ * `work()` it opens no timer. `within()` takes any object, and stores at once: it does not see a rollback.
  *
  * @example
  * const engine = memory();

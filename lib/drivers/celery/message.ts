@@ -54,7 +54,8 @@ export function celeryMessage(message: TaskMessage, priority: number): CeleryMes
   const [keywords = {}] = values.splice(countPositional(message.args, message.name));
   const args = serializeArguments(values, message.name);
   const kwargs = serializeArguments([keywords], message.name).slice(1, -1);
-  const limit = message.timeout === undefined ? null : message.timeout / 1000;
+  // Without a limit here, that of the Python task applies: Celery has no word for none.
+  const limit = message.timeout ? message.timeout / 1000 : null;
   const headers = {
     ...foreignHeaders(message.headers),
     lang: 'py',
