@@ -4,6 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
+import type { Db } from '../../lib/drivers/pg-boss/boss.js';
 import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
 import { timeOfId } from '../../lib/engine/id.js';
 import { currentTask, type TaskEngine, type TaskState, task } from '../../lib/index.js';
@@ -125,6 +126,71 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'on pg-boss, operations
     expect(await engine.cancel(first.id)).toBe('cancelled');
     await engine.work([task('a', () => {})]);
     expect(await over(engine, second.id)).toMatchObject({ state: 'succeeded' });
+  });
+
+  describe('at the moment at which the task that runs ends', () => {
+    const again = { name: 'a', key: 'k', whileRunning: 'again', delay: 3_600_000 } as const;
+
+    it('a second call that has seen it run finds the one more that is queued', async () => {
+      const { waits, started, end } = waitingTask('a');
+      await engine.work([waits]);
+      const first = await send(engine, { name: 'a', args: [1], key: 'k' });
+      await started.first(1);
+      const seen = holdBack(boss, { after: (text) => text.includes('AS is_running') });
+      const late = send(engine, { ...again, args: [2] });
+      await seen.reached;
+      const second = await send(engine, { ...again, args: [3] });
+      end();
+      await over(engine, first.id);
+      const isQueued = "SELECT FROM SCHEMA.job WHERE id = $1 AND singleton_key NOT LIKE 'behind %'";
+      while ((await query(isQueued, [second.id])).length === 0) await sleep(5);
+      seen.letGo();
+      expect(await late).toEqual(second);
+      expect(await engine.stats()).toMatchObject({ queued: 1, running: 0 });
+    });
+
+    it('no other one takes the key before the one more is queued', async () => {
+      const { waits, started, end } = waitingTask('a');
+      await engine.work([waits]);
+      const first = await send(engine, { name: 'a', args: [1], key: 'k' });
+      await started.first(1);
+      const second = await send(engine, { ...again, args: [2] });
+      const released = holdBack(boss, {
+        before: (text, values) => text.includes('behind SET singleton_key') && values[1] !== null,
+      });
+      end();
+      await released.reached;
+      const late = send(engine, { name: 'a', args: [3], key: 'k' });
+      await sleep(300); // Nothing of it may be seen: it waits in PostgreSQL.
+      released.letGo();
+      expect(await late).toEqual(second);
+      expect(await over(engine, first.id)).toMatchObject({ state: 'succeeded' });
+      expect(await engine.stats()).toMatchObject({ queued: 1, running: 0 });
+    });
+  });
+
+  it('a slot stores one more behind a task that runs, on the only connection of a pool', async () => {
+    const narrow = await startBoss({ ...store.config, max: 1 });
+    try {
+      const other = pgBoss(narrow);
+      const { waits, started, end } = waitingTask('a');
+      await other.work([waits]);
+      const first = await send(engine, { name: 'a', args: [], key: 'k' });
+      await started.first(1);
+      await other.schedule(
+        's',
+        { cron: '* * * * * *' },
+        task('a').with({ key: 'k', whileRunning: 'again', delay: 60_000 }),
+      );
+      while ((await engine.stats()).queued === 0) await sleep(50);
+      await other.unschedule('s');
+      end();
+      await over(engine, first.id);
+      expect(await engine.stats()).toMatchObject({ queued: 1, running: 0, succeeded: 1 });
+      await other.close();
+    } finally {
+      await narrow.stop();
+    }
   });
 
   it('thousands that have failed are retried, without those whose key is live', async () => {
@@ -263,3 +329,40 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'on pg-boss, operations
     expect(await failure(engine.ready())).toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
   });
 });
+
+type Statement = (text: string, values: unknown[]) => boolean;
+
+/** Holds back the first statement of pg-boss's pool that is meant, before it is sent or after it has been answered. */
+function holdBack(boss: StartedBoss, { before, after }: { before?: Statement; after?: Statement }) {
+  let letGo = (): void => {};
+  let reach = (): void => {};
+  const gone = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  const reached = new Promise<void>((resolve) => {
+    reach = resolve;
+  });
+  let isHeld = false;
+  const hold = async (isMeant: Statement | undefined, text: string, values: unknown[]): Promise<void> => {
+    if (isHeld || isMeant?.(text, values) !== true) return;
+    isHeld = true;
+    reach();
+    await gone;
+  };
+  const held = ({ executeSql, ...rest }: Db): Db => ({
+    ...rest,
+    async executeSql(text, values = []) {
+      await hold(before, text, values);
+      const answer = await executeSql(text, values);
+      await hold(after, text, values);
+      return answer;
+    },
+  });
+  const db = boss.getDb();
+  const executeSql = db.executeSql.bind(db);
+  const withTransaction = db.withTransaction?.bind(db);
+  Object.assign(db, held({ executeSql }), {
+    withTransaction: <T>(call: (db: Db) => Promise<T>) => withTransaction?.((own) => call(held(own))),
+  });
+  return { reached, letGo };
+}

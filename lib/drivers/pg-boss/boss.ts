@@ -47,8 +47,8 @@ export interface Db {
   /** Set by pg-boss on the pool that it makes itself, one of node-postgres. */
   readonly _pgbdb?: boolean;
   executeSql(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
-  /** Set by us: what has been done on it is lost where a statement fails. */
-  readonly isTransaction?: boolean;
+  /** Set by us: whose transaction it is. What has been done in it is lost where a statement fails. */
+  readonly transaction?: 'ours' | "the application's" | undefined;
   /** That pool has it. */
   withTransaction?<T>(call: (db: Db) => Promise<T>): Promise<T>;
 }

@@ -9,16 +9,16 @@ import type { Boss, Db } from './boss.js';
  * the user's own may take no such values.
  */
 export function unlessExpired(db: Db, expired: AbortSignal): Db {
-  if (db._pgbdb !== true) return db;
+  if (db._pgbdb !== true && db.transaction !== 'ours') return db;
   const late = (value: unknown): unknown =>
     typeof value === 'string' ? { toPostgres: () => (expired.aborted ? '[]' : value) } : value;
-  return { executeSql: (text, values) => db.executeSql(text, values?.map(late)) };
+  return { transaction: db.transaction, executeSql: (text, values) => db.executeSql(text, values?.map(late)) };
 }
 
 /** On a `db` of the user's own each statement stands for itself. */
 export function inTransaction<T>(db: Db, call: (db: Db) => Promise<T>): Promise<T> {
   if (db._pgbdb !== true || db.withTransaction === undefined) return call(db);
-  return db.withTransaction((own) => call({ isTransaction: true, executeSql: own.executeSql.bind(own) }));
+  return db.withTransaction((own) => call({ transaction: 'ours', executeSql: own.executeSql.bind(own) }));
 }
 
 /** @throws BackgroundTasksError `ERR_INVALID_OPTION` for what is no transaction. */
@@ -26,10 +26,16 @@ export function transactionDb(transaction: object, boss: Boss): Db {
   const { executeSql, query, totalCount, _pgbdb }: Partial<Transaction> = transaction;
   const isPool = totalCount !== undefined || _pgbdb === true || transaction === boss.getDb();
   if (!isPool && typeof executeSql === 'function') {
-    return { isTransaction: true, executeSql: async (text, values) => executeSql.call(transaction, text, values) };
+    return {
+      transaction: "the application's",
+      executeSql: async (text, values) => executeSql.call(transaction, text, values),
+    };
   }
   if (!isPool && typeof query === 'function') {
-    return { isTransaction: true, executeSql: async (text, values) => query.call(transaction, text, values) };
+    return {
+      transaction: "the application's",
+      executeSql: async (text, values) => query.call(transaction, text, values),
+    };
   }
   const reason = isPool
     ? 'a pool runs each statement on a connection of its own: give it the client that the transaction runs on'

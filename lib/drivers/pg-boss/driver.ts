@@ -7,7 +7,7 @@ import type { TaskMessage } from '../../engine/message.js';
 import type { MessageRunner } from '../../engine/message-runner.js';
 import type { Progress } from '../../engine/progress.js';
 import { type Boss, TaskQueue } from './boss.js';
-import { transactionDb, unlessExpired } from './connections.js';
+import { transactionDb } from './connections.js';
 import { Inserts } from './inserts.js';
 import { jobOf } from './new-job.js';
 import { Operations } from './operations.js';
@@ -41,16 +41,14 @@ export class PgBossDriver implements EngineDriver {
 
   async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
     const job = jobOf(message);
-    const db = unlessExpired(this.#boss.getDb(), expired);
-    return this.#queue.use(() => this.#inserts.insert(job, db, expired));
+    return this.#queue.use(() => this.#inserts.insert(job, expired));
   }
 
   async insertMany(messages: readonly TaskMessage[], expired: AbortSignal): Promise<string[]> {
     const jobs = messages.map(jobOf);
-    const db = unlessExpired(this.#boss.getDb(), expired);
     return this.#queue.use(() => {
       expired.throwIfAborted();
-      return this.#inserts.insertMany(jobs, db);
+      return this.#inserts.insertMany(jobs, expired);
     });
   }
 
@@ -60,12 +58,12 @@ export class PgBossDriver implements EngineDriver {
       insert: async (message, expired) => {
         const job = jobOf(message);
         this.#checkMade();
-        return this.#inserts.insert(job, db, expired);
+        return this.#inserts.insert(job, expired, db);
       },
-      insertMany: async (messages) => {
+      insertMany: async (messages, expired) => {
         const jobs = messages.map(jobOf);
         this.#checkMade();
-        return this.#inserts.insertMany(jobs, db);
+        return this.#inserts.insertMany(jobs, expired, db);
       },
     };
   }

@@ -3,7 +3,7 @@
 import { nextTurn, sleep } from '../../clock.js';
 import { serializeError } from '../../engine/serialize.js';
 import type { ReportedTask } from '../../engine/worker-reports.js';
-import { type Output, queue } from './boss.js';
+import { type Db, type Output, queue } from './boss.js';
 import type { Ending } from './ending.js';
 import type { Inserts } from './inserts.js';
 import { type Counters, cancelledTier, type TakenJob } from './job.js';
@@ -20,6 +20,8 @@ interface EndedJob {
   readonly next_output?: Output;
   readonly counters?: Counters | undefined;
   readonly delay?: number;
+  /** Not written: whether another one may wait behind it. */
+  readonly is_keyed: boolean;
 }
 
 interface WrittenJob {
@@ -97,17 +99,27 @@ export class Endings {
 
   /** Resolves with the ids of those that have failed, and were still the worker's. */
   async #write(ended: readonly EndedJob[]): Promise<ReadonlySet<string>> {
-    const written = await this.#table.query<WrittenJob>(endStatement, [queue, JSON.stringify(ended)]);
-    const freed = written.flatMap(({ freed_key }) => freed_key ?? []);
-    if (freed.length > 0) await this.#release(freed);
+    let released = 0;
+    const end = async (db?: Db): Promise<WrittenJob[]> => {
+      const written = await this.#table.query<WrittenJob>(endStatement, [queue, JSON.stringify(ended)], db);
+      const freed = written.flatMap(({ freed_key }) => freed_key ?? []);
+      released = freed.length === 0 ? 0 : await this.#release(freed, db);
+      return written;
+    };
+    // No other one must take a key in between.
+    const written = ended.some(({ is_keyed }) => is_keyed) ? await this.#table.transaction(end) : await end();
+    if (released > 0) this.#onReleased();
     return new Set(written.filter(({ has_failed }) => has_failed).map(({ id }) => id));
   }
 
   /** By a statement of its own, which sees what was stored while the first one waited for the row of the task that ran. */
-  async #release(keys: readonly string[]): Promise<void> {
+  async #release(keys: readonly string[], db?: Db): Promise<number> {
     try {
-      if ((await this.#inserts.release(keys)) > 0) this.#onReleased();
-    } catch {} // A worker looks for what was left behind.
+      return await this.#inserts.release(keys, db);
+    } catch (error) {
+      if (db?.transaction !== undefined) throw error;
+      return 0; // A worker looks for what was left behind.
+    }
   }
 }
 
@@ -132,8 +144,8 @@ function endStatement({ jobs, state, now }: Names): string {
 /** What is marked is cancelled, and neither put back nor failed. */
 const nextState = `CASE WHEN next_state IN ('retry', 'failed') AND group_tier = '${cancelledTier}' THEN 'cancelled' ELSE next_state END`;
 
-function endedJob({ id, retryCount }: TakenJob, ending: Ending): EndedJob {
-  const job = { ended_id: id, ended_count: retryCount };
+function endedJob({ id, retryCount, data }: TakenJob, ending: Ending): EndedJob {
+  const job = { ended_id: id, ended_count: retryCount, is_keyed: data?.key !== undefined };
   switch (ending.kind) {
     case 'completed':
       return { ...job, next_state: 'completed', next_output: { result: ending.result } };

@@ -4,6 +4,7 @@ import { sleep } from '../../clock.js';
 import { isObject } from '../../foreign-value.js';
 import { keyBehind, releaseStatement, startAfterBehind } from './behind.js';
 import { type Boss, type Db, queue } from './boss.js';
+import { unlessExpired } from './connections.js';
 import type { NewJob } from './new-job.js';
 import type { JobTable } from './table.js';
 
@@ -22,17 +23,19 @@ export class Inserts {
   }
 
   /** Resolves with the id of the task, or of the one that has its key. */
-  async insert(job: NewJob, db: Db, expired: AbortSignal): Promise<string> {
+  async insert(job: NewJob, expired: AbortSignal, transaction?: Db): Promise<string> {
+    const db = transaction ?? unlessExpired(this.#boss.getDb(), expired);
     while (true) {
       expired.throwIfAborted();
-      const id = (await this.#send(job, db)) ?? (await this.#findOrStandBehind(job, db));
+      const id = (await this.#send(job, db)) ?? (await this.#findOrStandBehind(job, db, expired));
       if (id !== undefined) return id;
       await sleep(10); // What had its key has ended in between.
     }
   }
 
   /** All of them, or none. Of those that have no key. */
-  async insertMany(jobs: readonly NewJob[], db: Db): Promise<string[]> {
+  async insertMany(jobs: readonly NewJob[], expired: AbortSignal, transaction?: Db): Promise<string[]> {
+    const db = transaction ?? unlessExpired(this.#boss.getDb(), expired);
     await this.#boss.insert(
       queue,
       jobs.map(({ isAgain: _isAgain, ...job }) => job),
@@ -47,7 +50,7 @@ export class Inserts {
       const values = [queue, keys === undefined ? null : JSON.stringify(keys)];
       return (await this.#table.query(releaseStatement, values, db)).length;
     } catch (error) {
-      if (isKeyTaken(error)) return 0; // By a task whose end will release them.
+      if (isKeyTaken(error) && db?.transaction === undefined) return 0; // By a task whose end will release them.
       throw error;
     }
   }
@@ -56,7 +59,7 @@ export class Inserts {
     return this.#boss.send(queue, data, { ...options, db });
   }
 
-  async #findOrStandBehind(job: NewJob, db: Db): Promise<string | undefined> {
+  async #findOrStandBehind(job: NewJob, db: Db, expired: AbortSignal): Promise<string | undefined> {
     const [holder] = await this.#table.query<Holder>(
       // By the primary key, and by the index that keeps the keys apart.
       ({ jobs }) => `SELECT id, false AS is_running FROM ${jobs} WHERE name = $1::text AND id = $2::text::uuid
@@ -67,17 +70,38 @@ export class Inserts {
       [queue, job.id, job.singletonKey],
       db,
     );
-    return holder?.is_running === true && job.isAgain ? this.#standBehind(job, db) : holder?.id;
+    if (holder?.is_running !== true || !job.isAgain) return holder?.id;
+    // The task that runs must not have to wait for the end of a transaction that is the application's.
+    if (db.transaction === "the application's") return this.#standBehind(job, db);
+    if (db.transaction === 'ours') return this.#standBehindRunning(job, db);
+    try {
+      return await this.#table.transaction((own) => this.#standBehindRunning(job, unlessExpired(own, expired)));
+    } catch (error) {
+      if (isDeadlock(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Undefined where none runs any more. */
+  async #standBehindRunning(job: NewJob, db: Db): Promise<string | undefined> {
+    const running = await this.#table.query(
+      ({ jobs }) => `SELECT id FROM ${jobs} WHERE name = $1::text AND policy = 'exclusive' AND state = 'active'
+        AND COALESCE(singleton_key, '') = $2::text FOR SHARE`,
+      [queue, job.singletonKey],
+      db,
+    );
+    if (running.length === 0) return undefined;
+    const id = await this.#standBehind(job, db);
+    // Where there is no transaction, it may have ended before that was stored.
+    if (id !== undefined && db.transaction === undefined) await this.release([job.singletonKey], db);
+    return id;
   }
 
   async #standBehind(job: NewJob, db: Db): Promise<string | undefined> {
     const { data, priority, startAfter, group, isAgain: _isAgain } = job;
     const singletonKey = keyBehind(job.singletonKey);
     const options = { id: job.id, singletonKey, startAfter: startAfterBehind(startAfter), priority, group, db };
-    const id = (await this.#boss.send(queue, data, options)) ?? (await this.#renew(singletonKey, job, db));
-    // The one that ran may have ended before that was stored. In a transaction that cannot be seen yet, and must not fail.
-    if (id !== undefined && db.isTransaction !== true) await this.release([job.singletonKey], db);
-    return id;
+    return (await this.#boss.send(queue, data, options)) ?? (await this.#renew(singletonKey, job, db));
   }
 
   /** Gives the task that stands behind already the newest arguments. */

@@ -20,7 +20,7 @@ interface ChangedJob {
   readonly freed_key?: string | null;
 }
 
-/** Changes those of a list of ids that fit. */
+/** Changes those that fit of the tasks that the second value names. */
 type Change = (names: Names) => string;
 
 export class Operations {
@@ -72,19 +72,18 @@ export class Operations {
   }
 
   async cancel(id: string): Promise<'cancelled' | 'signalled' | 'over' | undefined> {
-    const [found] = await this.#table.query<{ is_cancelled: boolean; singleton_key: string | null }>(
+    const [found] = await this.#changeAndRelease<ChangedJob & { is_cancelled: boolean }>(
       ({ jobs, state, now }) => `UPDATE ${jobs} SET
           state = CASE state WHEN 'active' THEN state ELSE 'cancelled'::${state} END,
           completed_on = CASE state WHEN 'active' THEN completed_on ELSE ${now} END,
           group_tier = CASE state WHEN 'active' THEN '${cancelledTier}' END,
           singleton_key = ${ownKey}
-        WHERE name = $1 AND id = $2 AND state <= 'active' RETURNING state = 'cancelled' AS is_cancelled, singleton_key`,
-      [queue, id],
+        WHERE name = $1 AND id = $2 AND state <= 'active' RETURNING state = 'cancelled' AS is_cancelled,
+          CASE WHEN state = 'cancelled' AND singleton_key <> id::text THEN singleton_key END AS freed_key`,
+      id,
     );
-    if (found?.is_cancelled === false) return 'signalled';
     if (found === undefined) return (await this.find([id], false)).length > 0 ? 'over' : undefined;
-    if (found.singleton_key !== null && found.singleton_key !== id) await this.#inserts.release([found.singleton_key]);
-    return 'cancelled';
+    return found.is_cancelled ? 'cancelled' : 'signalled';
   }
 
   async marked(ids: readonly string[]): Promise<string[]> {
@@ -169,23 +168,26 @@ export class Operations {
   }
 
   async #changeListed(ids: readonly string[], change: Change): Promise<number> {
-    const changed = await this.#changed(ids, change);
-    const freed = changed.flatMap(({ freed_key }) => freed_key ?? []);
-    if (freed.length > 0) await this.#inserts.release(freed);
-    return changed.length;
+    try {
+      return (await this.#changeAndRelease<ChangedJob>(change, JSON.stringify(ids))).length;
+    } catch (error) {
+      // Somebody else takes one of their keys, or changes them in another order, at this moment: one by one.
+      if (ids.length === 1 && isKeyTaken(error)) return 0;
+      if (ids.length === 1 || !(isKeyTaken(error) || isDeadlock(error))) throw error;
+      let count = 0;
+      for (const id of ids) count += await this.#changeListed([id], change);
+      return count;
+    }
   }
 
-  /** Where somebody else takes one of their keys, or changes them in another order, at this moment: one by one. */
-  async #changed(ids: readonly string[], change: Change): Promise<ChangedJob[]> {
-    try {
-      return await this.#table.query<ChangedJob>(change, [queue, JSON.stringify(ids)]);
-    } catch (error) {
-      if (ids.length === 1 && isKeyTaken(error)) return [];
-      if (ids.length === 1 || !(isKeyTaken(error) || isDeadlock(error))) throw error;
-      const changed: ChangedJob[] = [];
-      for (const id of ids) changed.push(...(await this.#changed([id], change)));
+  /** Queues what waited behind those that are gone, before another one takes their keys. */
+  #changeAndRelease<Row extends ChangedJob>(change: Change, selected: string): Promise<Row[]> {
+    return this.#table.transaction(async (db) => {
+      const changed = await this.#table.query<Row>(change, [queue, selected], db);
+      const freed = changed.flatMap(({ freed_key }) => freed_key ?? []);
+      if (freed.length > 0) await this.#inserts.release(freed, db);
       return changed;
-    }
+    });
   }
 
   /** Of a task that was removed, by the time in its id. */

@@ -72,7 +72,7 @@ export class PgBossSchedules implements ScheduleStore {
     await this.#tasks.use(() =>
       inTransaction(this.#boss.getDb(), async (db) => {
         if (!(await this.#lock(schedule, db))) return;
-        await this.#inserts.insert(job, db, expired);
+        await this.#inserts.insert(job, expired, db);
         await this.#move(schedule, next, db);
       }),
     );

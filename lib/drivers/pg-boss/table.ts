@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { type Boss, type Db, queue } from './boss.js';
+import { inTransaction } from './connections.js';
 
 /** As statements write them. */
 export interface Names {
@@ -24,6 +25,11 @@ export class JobTable {
   async query<Row>(text: (names: Names) => string, values: unknown[], db: Db = this.#boss.getDb()): Promise<Row[]> {
     const { rows } = await db.executeSql(text(await this.#names()), values);
     return rows as Row[];
+  }
+
+  /** On a `db` of the user's own each statement of the call stands for itself. */
+  transaction<T>(call: (db: Db) => Promise<T>): Promise<T> {
+    return inTransaction(this.#boss.getDb(), call);
   }
 
   /** As pg-boss itself writes them, with the schema. A queue that was deleted and made anew may be in another table. */

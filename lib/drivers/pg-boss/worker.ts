@@ -14,7 +14,7 @@ import type { TaskInfo } from '../../task/types.js';
 import { type Boss, queue, type TaskQueue } from './boss.js';
 import { asIfNotTaken, type Ending, endingOf } from './ending.js';
 import { Endings } from './endings.js';
-import type { Inserts } from './inserts.js';
+import { type Inserts, isDeadlock } from './inserts.js';
 import { attemptOf, cancelledTier, mustRunAlone, type TakenJob } from './job.js';
 import type { JobTable } from './table.js';
 
@@ -166,7 +166,7 @@ export class PgBossWorker implements DriverWorker {
   async #beat(): Promise<void> {
     const { boss, inserts } = this.#store;
     try {
-      if (this.#open.size > 0) await boss.touch(queue, [...this.#open.keys()]);
+      if (this.#open.size > 0) await boss.touch(queue, [...this.#open.keys()]).catch(unlessDeadlock);
       // What stood behind the task of a worker that died in between, or was committed late.
       const released = await inserts.release();
       this.#runner.polled();
@@ -221,6 +221,11 @@ export class PgBossWorker implements DriverWorker {
     const outcome = await this.#runner.run(message, mustRunAlone(job) ? beginAlone : undefined);
     return endingOf(job, data, info, outcome);
   }
+}
+
+/** With an end that is being written: the next beat is early enough. */
+function unlessDeadlock(error: unknown): void {
+  if (!isDeadlock(error)) throw error;
 }
 
 /** Of a job that somebody else has made. */
