@@ -96,8 +96,7 @@ async function statusOf(url: string): Promise<Status> {
   const status = (await (await fetch(url)).json()) as Status;
   const { state, attempts, result } = status;
   const text = [state, `attempts: ${attempts}`, ...(result ? [JSON.stringify(result)] : [])].join(', ');
-  const { pathname } = new URL(url);
-  if (shown.get(url) !== text) show('client', `GET ${pathname.slice(0, '/tasks/'.length + 8)}… → ${text}`);
+  if (shown.get(url) !== text) show('client', `GET /tasks/…${url.slice(-8)} → ${text}`);
   shown.set(url, text);
   return status;
 }

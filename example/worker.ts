@@ -25,7 +25,7 @@ async function main(): Promise<void> {
 }
 
 function show({ task: { name, id, attempt } }: TaskTrace, what: string): void {
-  console.log(`worker ${process.pid}: ${name} ${id.slice(0, 8)} ${what} (attempt ${attempt})`);
+  console.log(`worker ${process.pid}: ${name} ${id.slice(-8)} ${what} (attempt ${attempt})`);
 }
 
 tracingChannel<unknown, TaskTrace>('express-background-tasks:task').subscribe({
