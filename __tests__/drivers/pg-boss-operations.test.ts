@@ -193,6 +193,16 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'on pg-boss, operations
     }
   });
 
+  it('a task that was taken, given back unbegun and then cancelled has had no attempt', async () => {
+    await engine.work([task('other', () => {})], { onError: () => {} });
+    const { id } = await send(engine, { name: 'a', args: [] });
+    while ((await query("SELECT FROM SCHEMA.job WHERE id = $1 AND state = 'retry'", [id])).length === 0) await sleep(5);
+    expect(await engine.cancel(id)).toBe('cancelled');
+    const cancelled = await engine.get(id);
+    expect(cancelled).toMatchObject({ state: 'cancelled', attempts: 0 });
+    expect(cancelled).not.toHaveProperty('startedAt');
+  });
+
   it('thousands that have failed are retried, without those whose key is live', async () => {
     const many = task('a');
     await engine.enqueueMany(

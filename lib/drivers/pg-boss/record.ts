@@ -10,7 +10,7 @@ export interface Fields {
 }
 
 /** Then it has no counts. */
-const isFirstAttempt = "started_on IS NULL OR (retry_count = 0 AND state <> 'retry')";
+const isFirstAttempt = "started_on IS NULL OR (retry_count = 0 AND state NOT IN ('retry', 'cancelled'))";
 
 /** What 0.1.0 stored of a failure in a database without transactions is completed too, but has an error, and is small. */
 const isLargeResult = "state = 'completed' AND pg_column_size(output) > 8000";
