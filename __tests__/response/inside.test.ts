@@ -106,6 +106,23 @@ describe.each(calls)('%s in a task', (_title, call) => {
     expect(served.middleware.stats).toMatchObject({ running: 0, succeeded: 4 });
   });
 
+  it('ends where the last other one calls it in its turn, later', async () => {
+    const served = await serveTasks();
+    const go = deferred();
+    const late = await served.respond((tasks) =>
+      tasks.add(async () => {
+        await go.promise;
+        await call(served.middleware);
+      }),
+    );
+    const early = await callInTask(served, () => call(served.middleware));
+    await sleep(5);
+    expect([early.status, late.status]).toEqual(['running', 'running']);
+    go.resolve();
+    const outcomes = await Promise.all([early.finished, late.finished]);
+    expect(outcomes.map(({ status }) => status)).toEqual(['succeeded', 'succeeded']);
+  });
+
   it('waits in a task of another middleware', async () => {
     const [ours, theirs] = [await serveTasks(), await serveTasks()];
     const other = deferred();

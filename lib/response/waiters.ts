@@ -44,6 +44,7 @@ export class Waiters {
   addCaller(caller: Caller): void {
     if ('report' in caller) this.#callingReports.add(caller.report);
     else this.#callers.set(caller.attempt, caller.list);
+    this.check(); // It may have been the last one that another caller waited for.
   }
 
   isCaller(attempt: Attempt): boolean {
