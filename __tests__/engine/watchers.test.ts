@@ -1,9 +1,13 @@
 // watch(): one query for all watchers of an engine.
 
+import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { createEngine, type EngineDriver } from '../../lib/engine/index.js';
 import { type TaskEngine, type TaskRecord, task } from '../../lib/index.js';
 import { memory } from '../../lib/testing/index.js';
+import { deferred } from '../fixtures/deferred.js';
 
 const a = task('a', () => 'done');
 
@@ -65,6 +69,67 @@ it('ends with an error when the engine is closed', async () => {
   await new Promise((resolve) => setTimeout(resolve, 50));
   await engine.close();
   await expect(watched).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+});
+
+it('tells each new watcher of the record at once, whoever watches already', async () => {
+  const engine = memory();
+  const ids = [await engine.enqueue(a), await engine.enqueue(a)].map(({ id }) => id);
+  const watching = engine.watch(ids[0] ?? '')[Symbol.asyncIterator]();
+  await watching.next();
+  const next = watching.next();
+  for (const id of ids) {
+    const began = performance.now();
+    for await (const record of engine.watch(id)) {
+      expect(record).toMatchObject({ id, state: 'queued' });
+      break;
+    }
+    expect(performance.now() - began).toBeLessThan(300); // The next look of the first one is after 400 ms.
+  }
+  await engine.drain([a]);
+  expect(await next).toMatchObject({ value: { state: 'succeeded' } });
+  await watching.return?.();
+});
+
+it('tells nothing of before to a watcher whose first look was slow', async () => {
+  const id = randomUUID();
+  const answers = [deferred<TaskRecord>(), deferred<TaskRecord>()];
+  let asked = 0;
+  const engine = engineWith(async () => [(await answers[asked++]?.promise) ?? { ...queued(id), state: 'succeeded' }]);
+  const other = collect(engine.watch(id)); // Its looks go on meanwhile.
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  const seen = collect(engine.watch(id));
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  answers[0]?.resolve({ ...queued(id), state: 'running' });
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  answers[1]?.resolve(queued(id));
+  expect((await seen).map(({ state }) => state)).toEqual(['queued', 'succeeded']);
+  expect((await other).map(({ state }) => state)).toEqual(['running', 'succeeded']);
+});
+
+it('keeps the process up while it is waited for, and no longer', async () => {
+  const program = (rest: string): string => `
+    const { task } = require('./lib/index.ts');
+    const { memory } = require('./lib/testing/index.ts');
+    (async () => {
+      const engine = memory();
+      const { id } = await engine.enqueue(task('a', () => 'done'));
+      const watch = engine.watch(id)[Symbol.asyncIterator]();
+      await watch.next();
+      ${rest}
+    })();`;
+  const run = async (rest: string): Promise<string> => {
+    const args = ['--import', 'tsx', '--eval', program(rest)];
+    const { stdout } = await promisify(execFile)(process.execPath, args, {
+      cwd: join(__dirname, '../..'),
+      timeout: 30_000,
+    });
+    return stdout.trim();
+  };
+  const [abandoned, awaited] = await Promise.all([
+    run(`console.log('left');`),
+    run(`void watch.next().then(() => console.log('told')); setTimeout(() => engine.cancel(id), 500).unref();`),
+  ]);
+  expect([abandoned, awaited]).toEqual(['left', 'told']);
 });
 
 it('does not begin with a signal that is aborted already', async () => {

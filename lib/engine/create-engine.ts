@@ -222,6 +222,7 @@ export class Engine implements TaskEngine {
     await Promise.all(workers.map((worker) => failures.try(() => worker.close({ timeout: Number.POSITIVE_INFINITY }))));
     this.#schedules.stop();
     await this.#calls.close();
+    await this.#watchers.close();
     await failures.try(() => this.#driver.close());
     failures.throw('the engine could not be closed in full');
   }

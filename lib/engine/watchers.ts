@@ -1,7 +1,7 @@
 // watch(): all watchers of an engine share one query, so that a thousand of them cost what one costs.
 
 import { AsyncResource } from 'node:async_hooks';
-import { setTimeout } from '../clock.js';
+import { clearTimeout, setImmediate, setTimeout } from '../clock.js';
 import { isOver, type TaskRecord, type WatchOptions } from './engine.js';
 
 /** Between two looks, in ms. What a task reports is to be seen within a second, and waits for half of one in its worker. */
@@ -11,18 +11,24 @@ type Find = (ids: readonly string[], result: boolean) => Promise<TaskRecord[]>;
 
 export class Watchers {
   readonly #find: Find;
-  readonly #watchers = new Map<string, Set<Watcher>>();
+  readonly #watchers = new Set<Watcher>();
+  /** Those that have not been told anything yet. */
+  #fresh: Watcher[] = [];
+  /** How many wait for the next look: they keep the process up. */
+  #waiting = 0;
+  #timer: NodeJS.Timeout | undefined = undefined;
   #isLooking = false;
+  #isClosed = false;
 
   constructor(find: Find) {
     this.#find = find;
   }
 
   async *watch(id: string, { signal, result = true }: WatchOptions): AsyncGenerator<TaskRecord, void, void> {
-    const watcher = new Watcher();
+    const watcher = new Watcher(id, (change) => this.#changeWaiting(change));
     const onAbort = (): void => watcher.tell({ record: undefined });
     signal?.addEventListener('abort', onAbort);
-    this.#add(id, watcher);
+    this.#add(watcher);
     try {
       let last = '';
       while (signal?.aborted !== true) {
@@ -39,43 +45,61 @@ export class Watchers {
       }
     } finally {
       signal?.removeEventListener('abort', onAbort);
-      this.#remove(id, watcher);
+      watcher.isOver = true;
+      this.#watchers.delete(watcher);
     }
   }
 
-  #add(id: string, watcher: Watcher): void {
-    const watchers = this.#watchers.get(id) ?? new Set();
-    this.#watchers.set(id, watchers.add(watcher));
-    if (this.#isLooking) return;
-    this.#isLooking = true;
-    setTimeout(this.#look, 0); // Together with those that begin to watch in this turn.
+  /** After the last call of the engine: tells all of them so, and looks no more. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+    await this.#look([...this.#watchers]);
   }
 
-  #remove(id: string, watcher: Watcher): void {
-    const watchers = this.#watchers.get(id);
-    watchers?.delete(watcher);
-    if (watchers?.size === 0) this.#watchers.delete(id);
+  #add(watcher: Watcher): void {
+    if (this.#fresh.length === 0) setImmediate(this.#lookAtFresh); // Together with those that begin to watch in this turn.
+    this.#fresh.push(watcher);
   }
 
   /** Without the AsyncLocalStorage stores of the request that was the first to watch. */
-  readonly #look = AsyncResource.bind(async (): Promise<void> => {
-    const watched = new Map([...this.#watchers].map(([id, watchers]) => [id, [...watchers]]));
-    if (watched.size === 0) {
-      this.#isLooking = false;
-      return;
-    }
-    try {
-      const records = new Map((await this.#find([...watched.keys()], false)).map((record) => [record.id, record]));
-      for (const [id, watchers] of watched) {
-        for (const watcher of watchers) watcher.tell({ record: records.get(id) });
-      }
-    } catch (error) {
-      for (const watchers of watched.values()) {
-        for (const watcher of watchers) watcher.tell({ error });
-      }
-    }
-    setTimeout(this.#look, interval);
+  readonly #lookAtFresh = AsyncResource.bind(async (): Promise<void> => {
+    const fresh = this.#fresh.filter(({ isOver }) => !isOver);
+    this.#fresh = [];
+    await this.#look(fresh);
+    // Only now, so that no later look tells them anything before this one.
+    for (const watcher of fresh) if (!watcher.isOver) this.#watchers.add(watcher);
+    if (!this.#isLooking) this.#lookLater();
   });
+
+  readonly #lookAtAll = AsyncResource.bind(async (): Promise<void> => {
+    await this.#look([...this.#watchers]);
+    this.#lookLater();
+  });
+
+  #lookLater(): void {
+    this.#isLooking = this.#watchers.size > 0 && !this.#isClosed;
+    this.#timer = this.#isLooking ? setTimeout(this.#lookAtAll, interval) : undefined;
+    this.#changeWaiting(0);
+  }
+
+  async #look(watchers: readonly Watcher[]): Promise<void> {
+    if (watchers.length === 0) return;
+    try {
+      const ids = [...new Set(watchers.map(({ id }) => id))];
+      const records = new Map((await this.#find(ids, false)).map((record) => [record.id, record]));
+      for (const watcher of watchers) watcher.tell({ record: records.get(watcher.id) });
+    } catch (error) {
+      for (const watcher of watchers) watcher.tell({ error });
+    }
+  }
+
+  /** An iterator that nobody asks for more does not keep the process up. */
+  #changeWaiting(change: number): void {
+    this.#waiting += change;
+    if (this.#waiting > 0) this.#timer?.ref();
+    else this.#timer?.unref();
+  }
 }
 
 /** What a look has shown: undefined for an unknown id, or why the store could not be asked. */
@@ -83,8 +107,17 @@ type Look = { readonly record: TaskRecord | undefined } | { readonly error: unkn
 
 /** Hands on what was seen last: who is slow misses what was in between. */
 class Watcher {
+  readonly id: string;
+  isOver = false;
+  readonly #onWaiting: (change: number) => void;
   #look: Look | undefined = undefined;
   #wake: (() => void) | undefined = undefined;
+
+  /** `onWaiting` is called with 1 when it begins to wait, and with -1 when it has been told. */
+  constructor(id: string, onWaiting: (change: number) => void) {
+    this.id = id;
+    this.#onWaiting = onWaiting;
+  }
 
   tell(look: Look): void {
     this.#look = look;
@@ -93,9 +126,11 @@ class Watcher {
 
   async next(): Promise<TaskRecord | undefined> {
     if (this.#look === undefined) {
+      this.#onWaiting(1);
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
+      this.#onWaiting(-1);
     }
     const look = this.#look;
     this.#look = undefined;
