@@ -47,6 +47,42 @@ describe('a time zone with daylight saving', () => {
     ]);
   });
 
+  it('runs each time of a list once, those that meet after the hour that is skipped together', async () => {
+    expect(await slots('15,45 2,14 * * *', 'Europe/Berlin', '2027-03-28T00:00:00Z', '2027-03-28T18:00:00Z')).toEqual([
+      '2027-03-28T01:00:00.000Z',
+      '2027-03-28T12:15:00.000Z',
+      '2027-03-28T12:45:00.000Z',
+    ]);
+    seen.length = 0;
+    expect(await slots('15,45 2,14 * * *', 'Europe/Berlin', '2027-10-31T00:00:00Z', '2027-10-31T18:00:00Z')).toEqual([
+      '2027-10-31T00:15:00.000Z',
+      '2027-10-31T00:45:00.000Z',
+      '2027-10-31T13:15:00.000Z',
+      '2027-10-31T13:45:00.000Z',
+    ]);
+  });
+
+  it('makes up the last of the times that no worker saw, of an hour that is repeated the first one', async () => {
+    const store = new MemoryStore();
+    const engine = new Memory(store);
+    store.advance(Date.parse('2027-10-30T12:00:00Z') - store.now());
+    await engine.schedule('s', { cron: '15,45 2 * * *', timeZone: 'Europe/Berlin' }, tick);
+    engine.advance(14 * hour); // The second of the two hours is over.
+    await engine.drain([tick]);
+    expect(seen).toEqual([new Date('2027-10-31T00:45:00Z')]);
+    expect(await engine.schedules()).toMatchObject([{ nextRunAt: new Date('2027-11-01T01:15:00Z') }]);
+  });
+
+  it('leaves a pattern with a step to the clock', async () => {
+    expect(await slots('*/30 2 * * *', 'Europe/Berlin', '2027-03-28T00:00:00Z', '2027-03-28T12:00:00Z')).toEqual([]);
+    expect(await slots('*/30 2 * * *', 'Europe/Berlin', '2027-10-30T23:45:00Z', '2027-10-31T12:00:00Z')).toEqual([
+      '2027-10-31T00:00:00.000Z',
+      '2027-10-31T00:30:00.000Z',
+      '2027-10-31T01:00:00.000Z',
+      '2027-10-31T01:30:00.000Z',
+    ]);
+  });
+
   it('goes by UTC without one', async () => {
     expect(await slots('30 2 * * *', 'UTC', '2027-03-27T12:00:00Z', '2027-03-29T12:00:00Z')).toEqual([
       '2027-03-28T02:30:00.000Z',
@@ -233,9 +269,15 @@ it('enqueues the task with its options', async () => {
 
 it.each([
   ['a name that is empty', '', { cron: '* * * * *' }],
+  ['a name with half a surrogate pair', 's\ud800', { cron: '* * * * *' }],
   ['no pattern', 's', {}],
   ['an unknown option', 's', { cron: '* * * * *', timezone: 'UTC' }],
   ['a pattern with too few fields', 's', { cron: '* *' }],
+  ['a pattern that never comes', 's', { cron: '0 0 30 2 *' }],
+  ['a pattern with times that never come', 's', { cron: '15,45 2-4 31 4,6 *', timeZone: 'Europe/Berlin' }],
+  ['a pattern of past years', 's', { cron: '0 0 1,2 * * * 2020' }],
+  ['a list with a wrong hour', 's', { cron: '0 2,24 * * *' }],
+  ['an unknown time zone', 's', { cron: '0 2,3 * * *', timeZone: 'Europe/Atlantis' }],
 ])('refuses %s with ERR_INVALID_OPTION', async (_title, name, options) => {
   const engine = memory();
   await expect(engine.schedule(name, options as { cron: string }, tick)).rejects.toMatchObject({

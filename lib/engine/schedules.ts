@@ -9,6 +9,7 @@ import { checkOptions, isText } from '../options.js';
 import type { Calls } from './calls.js';
 import type { EngineDriver, ScheduleStore, StoredSchedule } from './driver.js';
 import type { ScheduleOptions, TaskSchedule } from './engine.js';
+import { FixedTimes, hasFixedTimes } from './fixed-times.js';
 import { idOf } from './id.js';
 import type { TaskMessage } from './message.js';
 
@@ -71,6 +72,8 @@ export class Schedules {
     if (isText(name) !== undefined) {
       throw invalid(`the name must be a string that is not empty, not ${inspectShort(name)}`);
     }
+    // Stores hold UTF-8, where one half would be like the other.
+    if (/[\ud800-\udfff]/u.test(name)) throw invalid('the name has half a surrogate pair');
     const { cron, timeZone = 'UTC' } = checked(options);
     const pattern = readPattern(cron, timeZone);
     const next = slotAfter(pattern, this.#now());
@@ -195,14 +198,16 @@ function checked(options: ScheduleOptions): ScheduleOptions {
 /** What is used of croner's `Cron`. */
 interface Pattern {
   nextRun(after: Date): Date | null;
-  previousRuns(count: number, before: Date): Date[];
+  previousRuns(count: 1, before: Date): Date[];
 }
 
 function readPattern(cron: string, timeZone: string, of = 'schedule()'): Pattern {
-  const { Cron } = loadCroner(of);
+  const croner = loadCroner(of);
   try {
-    const pattern = new Cron(cron, { timezone: timeZone, paused: true });
-    pattern.nextRun(); // It looks at the time zone only then.
+    const pattern = hasFixedTimes(cron)
+      ? new FixedTimes(croner, cron, timeZone)
+      : new croner.Cron(cron, { timezone: timeZone, paused: true });
+    pattern.nextRun(new Date()); // It looks at the time zone only then.
     return pattern;
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
