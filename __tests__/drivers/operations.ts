@@ -486,6 +486,7 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         await over(engine, id);
         expect(await engine.promote(id)).toBe(false);
         expect(await engine.promote(randomUUID())).toBe(false);
+        expect(await engine.promote((await engine.enqueue(task('conformance.due'))).id)).toBe(false);
         const flaky = task(
           'conformance.flaky',
           () => {
@@ -686,6 +687,30 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         await reaches(engine, second.id, waitsForRetry);
         expect(await engine.remove({ name: fails.name })).toBe(2);
         expect(await engine.list()).toEqual([]);
+      });
+
+      test('has the newest arguments also where the first one waits for its retry', async () => {
+        const engine = await openEngine();
+        const gate = new Gate();
+        const started = new Seen<number>();
+        const run = async (value: number): Promise<void> => {
+          started.add(value);
+          if (value !== 0) return;
+          await gate.opened;
+          throw new Error('not yet');
+        };
+        const retries = backoff(1, 1000);
+        const fails = task('conformance.fails', run, { key: 'k', whileRunning: 'again', retries });
+        await engine.work([fails], { onError: () => {} });
+        const first = await engine.enqueue(fails, 0);
+        await started.count(1);
+        const second = await engine.enqueue(fails, 1);
+        gate.open();
+        await reaches(engine, first.id, ({ state, attempts }) => state === 'queued' && attempts === 1);
+        expect(await engine.enqueue(fails.with({ whileRunning: 'keep' }), 3)).toEqual(first);
+        expect(await engine.enqueue(fails, 2)).toEqual(second);
+        await over(engine, second.id);
+        expect(started.all).toEqual([0, 0, 2]);
       });
 
       test('is refused without a key', async () => {

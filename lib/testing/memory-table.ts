@@ -46,14 +46,15 @@ export class MemoryTable {
     const live = key === undefined ? [] : this.#liveWith(key);
     const behind = live.find((row) => row.state === 'behind');
     const [first] = live;
-    if (first !== undefined && (first.state !== 'running' || whileRunning !== 'again')) return first.message.id;
+    const isAgain = whileRunning === 'again';
     const now = this.#now();
     const runAt = now + (message.delay ?? 0);
-    if (behind !== undefined) {
+    if (isAgain && behind !== undefined) {
       behind.message = { ...message, id: behind.message.id };
       behind.runAt = runAt;
       return behind.message.id;
     }
+    if (first !== undefined && (first.state !== 'running' || !isAgain)) return first.message.id;
     const state = first === undefined ? 'queued' : 'behind';
     const seq = ++this.#lastSeq;
     this.#rows.set(id, { message, state, seq, enqueuedAt: now, runAt, attempts: 0, failures: 0, isMarked: false });
@@ -239,7 +240,7 @@ export function recordOf(
   if (state === 'queued' && runAt > now) record.runAt = new Date(runAt);
   if (progress !== undefined) record.progress = JSON.parse(progress);
   if (message.key !== undefined) record.key = message.key;
-  if (message.priority !== undefined) record.priority = message.priority;
+  if (message.priority) record.priority = message.priority;
   if (startedAt !== undefined && attempts > 0) record.startedAt = new Date(startedAt);
   if (finishedAt !== undefined) record.finishedAt = new Date(finishedAt);
   return record;

@@ -70,7 +70,8 @@ export class Inserts {
       [queue, job.id, job.singletonKey],
       db,
     );
-    if (holder?.is_running !== true || !job.isAgain) return holder?.id;
+    if (holder === undefined || holder.id === job.id || !job.isAgain) return holder?.id;
+    if (!holder.is_running) return (await this.#renew(job, db)) ?? holder.id;
     // The task that runs must not have to wait for the end of a transaction that is the application's.
     if (db.transaction === "the application's") return this.#standBehind(job, db);
     if (db.transaction === 'ours') return this.#standBehindRunning(job, db);
@@ -101,20 +102,16 @@ export class Inserts {
     const { data, priority, startAfter, group, isAgain: _isAgain } = job;
     const singletonKey = keyBehind(job.singletonKey);
     const options = { id: job.id, singletonKey, startAfter: startAfterBehind(startAfter), priority, group, db };
-    return (await this.#boss.send(queue, data, options)) ?? (await this.#renew(singletonKey, job, db));
+    return (await this.#boss.send(queue, data, options)) ?? (await this.#renew(job, db));
   }
 
-  /** Gives the task that stands behind already the newest arguments. */
-  async #renew(
-    singletonKey: string,
-    { data, priority, startAfter, group }: NewJob,
-    db: Db,
-  ): Promise<string | undefined> {
+  /** Gives the task that stands behind already the newest arguments. Undefined where there is none. */
+  async #renew({ data, singletonKey, priority, startAfter, group }: NewJob, db: Db): Promise<string | undefined> {
     const [renewed] = await this.#table.query<{ id: string }>(
       ({ jobs, now }) => `UPDATE ${jobs} SET data = $3::text::jsonb, group_id = $4::text, priority = $5::text::int,
           start_after = ${now} + $6::text::interval
         WHERE name = $1::text AND state = 'created' AND singleton_key = $2::text RETURNING id`,
-      [queue, singletonKey, JSON.stringify(data), group.id, String(priority), startAfterBehind(startAfter)],
+      [queue, keyBehind(singletonKey), JSON.stringify(data), group.id, String(priority), startAfterBehind(startAfter)],
       db,
     );
     return renewed?.id;

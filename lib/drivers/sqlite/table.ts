@@ -74,7 +74,7 @@ export function rowOf(message: TaskMessage): NewRow {
     priority,
     key: key === undefined ? null : keyOf(key),
     state: delay > 0 ? 'delayed' : 'queued',
-    run_at: Math.min(now + Math.ceil(delay), Number.MAX_SAFE_INTEGER),
+    run_at: now + Math.ceil(delay),
     delayed_at: delay > 0 ? now : null,
     enqueued_at: now,
   };
@@ -174,9 +174,10 @@ export class TaskTable {
   insert({ id, key, isAgain, columns }: NewRow): string {
     if (this.#insert.run(columns).changes === 1) return id;
     const live = key === null ? undefined : this.#findKey.get(key);
-    if (live === undefined || live.state !== 'running' || !isAgain) return live?.id ?? id;
+    if (live === undefined || live.id === id || !isAgain) return live?.id ?? id;
     const behind = this.#renew.get(columns);
     if (behind !== undefined) return behind.id;
+    if (live.state !== 'running') return live.id;
     const { delayed_at: _delayedAt, state: _state, ...rest } = columns;
     this.#insertBehind.run(rest);
     return id;
