@@ -102,7 +102,7 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery over Redis: a s
   it(
     'get() rejects in time, and works again by itself',
     async () => {
-      const engine = open({ broker, resultBackend: broker });
+      const engine = open({ broker, backend: broker });
       const { id } = await send(engine, { name: 'a', args: [] });
       expect(await engine.get(id)).toBeUndefined();
       server.freeze();
@@ -134,10 +134,12 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery over Redis: a s
         code: 'ERR_INVALID_OPTION',
         message: 'celery: Redis refuses the database in "broker": ERR DB index is out of range',
       });
-      await expect(open({ broker, resultBackend: backend }).get(newId())).rejects.toMatchObject({
+      const refused = {
         code: 'ERR_INVALID_OPTION',
-        message: 'celery: Redis refuses the database in "resultBackend": ERR DB index is out of range',
-      });
+        message: 'celery: Redis refuses the database in "backend": ERR DB index is out of range',
+      };
+      await expect(open({ broker, backend }).get(newId())).rejects.toMatchObject(refused);
+      await expect(open({ broker, resultBackend: backend }).ready()).rejects.toMatchObject(refused); // The old name.
     }
     expect(await storedInRedis(server.port, 'celery')).toEqual([]);
   });

@@ -27,7 +27,7 @@ describeWith({ program: ['redis-server', '--version'] }, 'celery: get()', () => 
 
   beforeEach(async () => {
     const url = `redis://127.0.0.1:${redis.port}`;
-    engine = closing(celery({ broker: url, resultBackend: url }));
+    engine = closing(celery({ broker: url, backend: url }));
     ({ id } = await send(engine, { name: 'a', args: [] }));
   });
 

@@ -104,7 +104,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
         }, patience);
 
         beforeEach(() => {
-          engine = open({ broker: broker.url(redis), queue, resultBackend: backend });
+          engine = open({ broker: broker.url(redis), queue, backend });
         });
 
         afterAll(async () => {
@@ -377,7 +377,7 @@ describeWith({ program: celeryInstalled }, 'celery: workers', () => {
           async () => {
             const isRedis = broker.name === 'Redis';
             const highest = isRedis ? {} : { queueArguments: { 'x-max-priority': 9 } };
-            const engine = open({ broker: url, queue, resultBackend: backend, ...highest });
+            const engine = open({ broker: url, queue, backend, ...highest });
             const priorities = isRedis ? [-9, undefined, -3, 0, -6] : [undefined, 9, 0, 1, 5];
             const ids = new Map<string, number>();
             for (const priority of priorities) {

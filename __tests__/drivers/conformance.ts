@@ -175,14 +175,15 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           store = fragile;
         }, patience);
 
-        test('enqueue rejects with ERR_ENGINE_UNAVAILABLE, status 503, within 5 s, and works again afterwards', async () => {
+        test('enqueue and ready() reject with ERR_ENGINE_UNAVAILABLE, status 503, within 5 s, and work again afterwards', async () => {
           const engine = await openEngine();
+          await engine.ready();
           await send(engine, { name: 'a', args: [] });
           await fragile.stop();
           try {
             const start = Date.now();
             const attempts = [1, 2, 3].map((n) => failure(send(engine, { name: 'a', args: [n] })));
-            for (const error of await Promise.all(attempts)) {
+            for (const error of await Promise.all([...attempts, failure(engine.ready())])) {
               expect(error).toMatchObject({
                 name: 'BackgroundTasksError',
                 code: 'ERR_ENGINE_UNAVAILABLE',
@@ -195,6 +196,7 @@ export function describeConformance(name: string, subject: EngineUnderTest): voi
           }
           const { id } = await eventually(() => send(engine, { name: 'a', args: [] }), patience / 2);
           if (can('get')) expect(await engine.get(id)).toMatchObject({ id, state: 'queued' });
+          await engine.ready();
         });
 
         if (can('work')) {

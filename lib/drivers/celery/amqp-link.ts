@@ -37,6 +37,11 @@ export class AmqpLink {
     if (this.#blocked !== undefined) throw new Error(`RabbitMQ takes no messages at present: ${this.#blocked}`);
   }
 
+  /** Resolves once the broker has answered that the queue is there. */
+  async check(): Promise<void> {
+    await this.#declare(await this.#channel);
+  }
+
   /** Resolves once the broker has stored the message in the queue. */
   async send(message: CeleryMessage): Promise<void> {
     const channel = await this.#channel;

@@ -27,25 +27,39 @@ export class AmqpTransport implements CeleryTransport {
     throw unsupported('celery', 'priority', `RabbitMQ takes ${range}, not ${asked}`);
   }
 
+  ready(late: AbortSignal): Promise<void> {
+    return this.#overLink((link) => link.check(), late);
+  }
+
   async send(message: CeleryMessage, late: AbortSignal): Promise<void> {
-    const link = this.#link ?? this.#open();
-    const cut = (): void => this.#cut(link);
-    late.addEventListener('abort', cut);
+    const isLarge = Buffer.byteLength(message.body) > large;
     try {
-      await link.ready();
-      if (Buffer.byteLength(message.body) <= large) return await link.send(message);
+      await this.#overLink((link) => (isLarge ? Promise.resolve() : link.send(message)), late);
+      if (!isLarge) return;
     } catch (error) {
-      this.#leave(link);
       // One of the messages that were being sent is too large for this broker, which does not say which one.
       if (!hasCode(error, preconditionFailed)) throw error;
-    } finally {
-      late.removeEventListener('abort', cut);
     }
     await this.#sendAlone(message, late);
   }
 
   async close(): Promise<void> {
     await this.#link?.close();
+  }
+
+  async #overLink(call: (link: AmqpLink) => Promise<void>, late: AbortSignal): Promise<void> {
+    const link = this.#link ?? this.#open();
+    const cut = (): void => this.#cut(link);
+    late.addEventListener('abort', cut);
+    try {
+      await link.ready();
+      await call(link);
+    } catch (error) {
+      this.#leave(link);
+      throw error;
+    } finally {
+      late.removeEventListener('abort', cut);
+    }
   }
 
   /** Over connections for one message at a time, of which there are only a few. */

@@ -35,6 +35,8 @@ export interface CeleryOptions {
    */
   queueArguments?: Readonly<Record<string, unknown>> | undefined;
   /** Celery's `result_backend`, `redis://` or `rediss://`, which `get` reads. Default none: `get` rejects. */
+  backend?: string | undefined;
+  /** @deprecated The name of `backend` in 0.1.0. */
   resultBackend?: string | undefined;
 }
 
@@ -44,7 +46,7 @@ export interface CeleryOptions {
  *
  * @throws BackgroundTasksError `ERR_INVALID_OPTION` for bad options, and if the package for the broker is not installed.
  * @example
- * const engine = celery({ broker: 'amqp://localhost', resultBackend: 'redis://localhost/0' });
+ * const engine = celery({ broker: 'amqp://localhost', backend: 'redis://localhost/0' });
  * app.use(backgroundTasks({ engine }));
  */
 export function celery(options: CeleryOptions): TaskEngine {
@@ -52,6 +54,7 @@ export function celery(options: CeleryOptions): TaskEngine {
     broker: isText,
     queue: isText,
     queueArguments: isQueueArguments,
+    backend: isText,
     resultBackend: isText,
   });
   return createEngine(new CeleryDriver(transportOf(options), resultsOf(options)));
@@ -66,9 +69,9 @@ function transportOf({ broker, queue = 'celery', queueArguments }: CeleryOptions
   return new RedisTransport(url, checkQueue(queue, isRedisQueue));
 }
 
-function resultsOf({ resultBackend }: CeleryOptions): CeleryResults | undefined {
-  if (resultBackend === undefined) return undefined;
-  return new CeleryResults(new RedisClient('resultBackend', readUrl('resultBackend', resultBackend, redisSchemes)));
+function resultsOf({ resultBackend, backend = resultBackend }: CeleryOptions): CeleryResults | undefined {
+  if (backend === undefined) return undefined;
+  return new CeleryResults(new RedisClient('backend', readUrl('backend', backend, redisSchemes)));
 }
 
 const cli = 'ask Celery itself, by `celery inspect` and `celery control`, or Flower';
@@ -91,7 +94,7 @@ class CeleryDriver implements EngineDriver {
   readonly instead = {
     ...operations,
     work: "Celery's workers run in Python: start them with `celery -A <app> worker`",
-    find: 'give celery() the `result_backend` of the workers as "resultBackend"',
+    find: 'give celery() the `result_backend` of the workers as "backend"',
   };
   readonly find: EngineDriver['find'] | undefined;
   readonly #transport: CeleryTransport;
@@ -101,6 +104,10 @@ class CeleryDriver implements EngineDriver {
     this.#transport = transport;
     this.#results = results;
     this.find = results?.find.bind(results);
+  }
+
+  async prepare(expired: AbortSignal): Promise<void> {
+    await Promise.all([this.#transport.ready(expired), this.#results?.ready(expired)]);
   }
 
   async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {

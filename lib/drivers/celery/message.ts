@@ -16,6 +16,8 @@ import { isIllFormed } from './queue.js';
 export interface CeleryTransport {
   /** Translates a task's priority. @throws BackgroundTasksError `ERR_INVALID_OPTION` for one that the broker does not have. */
   priority(asked: number): number;
+  /** Resolves once the broker answers, and has the queue. */
+  ready(late: AbortSignal): Promise<void>;
   /** Resolves once the broker has stored the message. When `late` is aborted, cuts the connection over which it is sent. */
   send(message: CeleryMessage, late: AbortSignal): Promise<void>;
   /** Must not be called while a message is being sent. */
@@ -127,9 +129,5 @@ function isDeeper(value: unknown, levels: number): boolean {
 /** With microseconds, since Celery takes whatever digits follow the point for microseconds. */
 function eta(delay = 0): string | null {
   if (delay === 0) return null;
-  const time = wallClockTime() + Math.ceil(delay);
-  if (time > latest) throw unsupported('celery', 'delay', `Python has no date that is ${delay} ms away`);
-  return new Date(time).toISOString().replace('Z', '000+00:00');
+  return new Date(wallClockTime() + Math.ceil(delay)).toISOString().replace('Z', '000+00:00');
 }
-
-const latest = Date.UTC(9999, 0);

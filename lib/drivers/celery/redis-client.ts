@@ -24,6 +24,10 @@ export class RedisClient {
     this.#url = url;
   }
 
+  async ready(late: AbortSignal): Promise<void> {
+    await this.#ask((client) => client.ping(), late);
+  }
+
   push(list: string, value: string, late: AbortSignal): Promise<unknown> {
     return this.#ask((client) => client.lpush(list, value), late);
   }

@@ -22,6 +22,10 @@ export class RedisTransport implements CeleryTransport {
     throw unsupported('celery', 'priority', `Redis takes 0, -3, -6 and -9, not ${asked}`);
   }
 
+  ready(late: AbortSignal): Promise<void> {
+    return this.#redis.ready(late);
+  }
+
   async send({ id, headers, body, priority }: CeleryMessage, late: AbortSignal): Promise<void> {
     const envelope = JSON.stringify({
       body: Buffer.from(body).toString('base64'),

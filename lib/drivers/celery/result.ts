@@ -13,6 +13,10 @@ export class CeleryResults {
     this.#redis = redis;
   }
 
+  ready(late: AbortSignal): Promise<void> {
+    return this.#redis.ready(late);
+  }
+
   async find(ids: readonly string[], fields: { readonly result: boolean }, late: AbortSignal): Promise<TaskRecord[]> {
     const records = await Promise.all(ids.map((id) => this.#findOne(id, fields, late)));
     return records.filter((record) => record !== undefined);

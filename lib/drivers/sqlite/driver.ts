@@ -74,6 +74,11 @@ export class SqliteDriver implements EngineDriver {
     });
   }
 
+  /** It has to take what is written. */
+  async prepare(expired: AbortSignal): Promise<void> {
+    await this.#write(() => undefined, { expired });
+  }
+
   /** Uses the application's open transaction, if there is one. Then the end of that decides about the task. */
   async insert(message: TaskMessage, expired: AbortSignal): Promise<string> {
     const row = checkedRow(message);
