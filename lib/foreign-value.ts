@@ -7,6 +7,18 @@ export function isObject(value: unknown): value is object {
   return typeof value === 'object' ? value !== null : typeof value === 'function';
 }
 
+const generators = [function* () {}, async function* () {}].map((fn) => Object.getPrototypeOf(fn));
+
+/** True for a bound one as well, which isGeneratorFunction() denies. */
+export function isGeneratorFunction(value: unknown): boolean {
+  if (types.isGeneratorFunction(value)) return true;
+  try {
+    return generators.includes(Object.getPrototypeOf(value));
+  } catch {
+    return false; // A Proxy that throws.
+  }
+}
+
 /**
  * Whether a value may have a `then` method. That is not looked up here, since it may throw: `await` looks once, and turns an
  * error into a rejection. The price is one microtask for a plain object.

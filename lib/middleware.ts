@@ -132,7 +132,7 @@ function readOptions(options: BackgroundTasksOptions): Settings {
   };
 }
 
-const optionChecks: Checks<BackgroundTasksOptions> = {
+export const optionChecks: Checks<BackgroundTasksOptions> = {
   ...attemptChecks,
   logger: isLogger,
   onError: isFunction,

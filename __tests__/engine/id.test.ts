@@ -1,3 +1,4 @@
+import * as clock from '../../lib/clock.js';
 import { idOf, knownId, newId, timeOfId } from '../../lib/engine/id.js';
 
 test('newId() makes UUIDs of version 7, each another one, which hold the time', () => {
@@ -9,6 +10,18 @@ test('newId() makes UUIDs of version 7, each another one, which hold the time', 
     expect(timeOfId(id)?.getTime()).toBeGreaterThanOrEqual(before);
     expect(timeOfId(id)?.getTime()).toBeLessThanOrEqual(Date.now());
   }
+});
+
+test('newId() makes ids that increase, also many in one millisecond, and where the clock goes back a little', () => {
+  const now = jest.spyOn(clock, 'wallClockTime').mockReturnValue(1_800_000_000_000);
+  const ids = Array.from({ length: 10_000 }, newId);
+  now.mockReturnValue(1_799_999_995_000);
+  ids.push(newId());
+  expect(ids).toEqual([...new Set(ids)].sort());
+  expect(Number(timeOfId(ids.at(-1) ?? ''))).toBeLessThanOrEqual(1_800_000_000_003);
+  now.mockReturnValue(1_799_000_000_000); // It has been set.
+  expect(timeOfId(newId())).toEqual(new Date(1_799_000_000_000));
+  now.mockRestore();
 });
 
 test('timeOfId() knows nothing of an id that was made otherwise', () => {

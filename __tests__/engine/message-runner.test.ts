@@ -278,6 +278,15 @@ describe('the tasks of a worker', () => {
     );
   });
 
+  it.each([[undefined], [new Set()], [task('a', () => {})]])('are refused if they are no array: %p', (tasks) => {
+    expect(() => new MessageRunner(tasks as unknown as Task[])).toThrow(
+      expect.objectContaining({
+        code: 'ERR_INVALID_TASK',
+        message: expect.stringContaining('work(): the tasks must be an array, not '),
+      }),
+    );
+  });
+
   it.each([
     [{ concurrency: 0 }, 'work(): "concurrency" must be a whole number from 1'],
     [{ concurrency: 1.5 }, '"concurrency"'],

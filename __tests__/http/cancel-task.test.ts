@@ -97,9 +97,14 @@ describe.each(expresses)('cancelTask() on Express %s', (_version, express) => {
       res.status(418).end();
     });
     app.delete('/tasks/:id', cancelTask(engine));
+    const errors = jest.fn();
+    app.use((error: unknown, _req: unknown, _res: unknown, _next: unknown) => errors(error));
     const { id } = await engine.enqueue(quick, 'secret');
     const served = await serve(app);
     expect((await fetch(`${served.url}/tasks/${id}`, { method: 'DELETE' })).status).toBe(418);
+    expect(await engine.get(id)).toMatchObject({ state: 'cancelled' });
+    await new Promise(setImmediate);
+    expect(errors).not.toHaveBeenCalled();
   });
 });
 

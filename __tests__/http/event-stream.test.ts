@@ -117,6 +117,7 @@ describe.each(expresses)('an event stream on Express %s', (_version, express) =>
     for (const lastEventId of ['succeeded-1', '17', 'of somebody else']) {
       const again = await ask(served, id, { 'Last-Event-ID': lastEventId });
       expect(again.status).toBe(204);
+      expect(again.headers.get('cache-control')).toBe('no-store');
       expect(await again.text()).toBe('');
     }
   });

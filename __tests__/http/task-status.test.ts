@@ -7,6 +7,10 @@ import { endEarly } from '../../lib/http/open-answers.js';
 import { type TaskEngine, type TaskRecord, task, taskStatus } from '../../lib/index.js';
 import { type MemoryEngine, memory } from '../../lib/testing/index.js';
 import { expresses, serve } from '../fixtures/serve.js';
+import { trackTimeouts } from '../fixtures/timeouts.js';
+
+// Takes the timers of the library from globalThis, where they are counted.
+jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
 
 const times = { enqueuedAt: new Date(1000), startedAt: new Date(2000), finishedAt: new Date(3000) };
 const records: TaskRecord[] = [
@@ -119,6 +123,13 @@ describe.each(expresses)('taskStatus() on Express %s', (_version, express) => {
     expect(errors).not.toHaveBeenCalled();
   });
 
+  it.each([true, false])('reads the result only where it is shown: %p', async (result) => {
+    const get = jest.spyOn(engine, 'get');
+    await ask('succeeded', { result });
+    expect(get.mock.calls).toEqual([['succeeded', { result }]]);
+    get.mockRestore();
+  });
+
   it("leaves an error of the engine to the application's error handling", async () => {
     const { response, body } = await ask('unreachable');
     expect(response.status).toBe(503);
@@ -145,12 +156,17 @@ describe.each(expresses)('Prefer: wait on Express %s', (_version, express) => {
     app.get('/tasks/:id', taskStatus(queue, { result: true }));
     app.get('/short/:id', taskStatus(queue, { wait: 1 }));
     app.get('/none/:id', taskStatus(queue, { wait: 0 }));
+    app.use((error: unknown, _req: unknown, _res: unknown, _next: unknown) => errors(error));
     ({ url } = await serve(app));
   });
 
   const open: ServerResponse[] = [];
+  const errors = jest.fn();
 
-  afterEach(() => queue.close());
+  afterEach(async () => {
+    await queue.close();
+    expect(errors).not.toHaveBeenCalled();
+  });
 
   async function ask(path: string, prefer: string, init: RequestInit = {}): Promise<Waited> {
     const start = performance.now();
@@ -161,8 +177,9 @@ describe.each(expresses)('Prefer: wait on Express %s', (_version, express) => {
     return { status, applied, body, retryAfter: headers.get('retry-after'), ms: performance.now() - start };
   }
 
-  it('waits for the end of the task', async () => {
+  it('waits for the end of the task, and leaves no timer behind', async () => {
     const { id } = await queue.enqueue(quick, 'secret');
+    const waiting = trackTimeouts();
     const answer = ask(`/tasks/${id}`, 'wait=20');
     await new Promise((resolve) => setTimeout(resolve, 200));
     await queue.drain([quick]);
@@ -170,6 +187,8 @@ describe.each(expresses)('Prefer: wait on Express %s', (_version, express) => {
     expect({ status, applied, retryAfter }).toEqual({ status: 200, applied: 'wait=20', retryAfter: null });
     expect(body).toMatchObject({ id, state: 'succeeded', result: { made: 1 } });
     expect(JSON.stringify(body)).not.toContain('secret');
+    await new Promise((resolve) => setTimeout(resolve, 500)); // The next look, which finds no watcher.
+    expect(waiting()).toBe(0);
   });
 
   it('answers at once where the task is over, unknown, or where nothing is waited for', async () => {

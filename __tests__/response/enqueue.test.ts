@@ -209,7 +209,7 @@ describe.each(expresses)('enqueue on Express %s', (_version, express) => {
         'no timeout and no retries, over those of the middleware',
         { timeout: Number.POSITIVE_INFINITY, retries: 0 },
         { timeout: 9, retries: 7 },
-        {},
+        { timeout: 0 },
       ],
       [
         'nothing where they stand for the default',
@@ -224,7 +224,7 @@ describe.each(expresses)('enqueue on Express %s', (_version, express) => {
         {},
         {},
       ],
-      ['the longest delay', { delay: 2 ** 53 - 1 }, {}, { delay: 2 ** 53 - 1 }],
+      ['the longest delay', { delay: 31_536_000_000_000 }, {}, { delay: 31_536_000_000_000 }],
       ['zeros', { delay: 0, priority: 0 }, {}, { delay: 0, priority: 0 }],
     ];
     it.each(passed)('passes on %s', async (_, taskOptions, options, expected) => {
@@ -262,6 +262,7 @@ describe.each(expresses)('enqueue on Express %s', (_version, express) => {
     it.each([
       ['delay', -1, 'milliseconds from 0'],
       ['delay', Number.NaN, 'milliseconds from 0'],
+      ['delay', 31_536_000_000_001, 'milliseconds from 0 to 31536000000000, which is a thousand years'],
       ['delay', Number.POSITIVE_INFINITY, 'milliseconds from 0'],
       ['delay', '1000', 'milliseconds from 0'],
       ['delay', 2 ** 53, 'milliseconds from 0'],

@@ -36,6 +36,7 @@ describe.each(expresses)('on Express %s', (_version, express) => {
   it.each([
     ['a generator function', generator],
     ['an async generator function', asyncGenerator],
+    ['a bound generator function', generator.bind(null)],
   ])('promise 14: add() refuses %s, since nothing would run its body', async (_title, fn) => {
     expect(await request((tasks) => tasks.add(anything(fn)))).toMatchObject({
       code: 'ERR_INVALID_TASK',
@@ -72,6 +73,7 @@ describe.each(expresses)('on Express %s', (_version, express) => {
 it.each([
   ['a generator function', generator],
   ['an async generator function', asyncGenerator],
+  ['a bound generator function', asyncGenerator.bind(null)],
 ])('promise 14: task() refuses %s as a handler', (_title, fn) => {
   expect(() => task('t', anything(fn))).toThrow(
     expect.objectContaining({ code: 'ERR_INVALID_TASK', message: expect.stringContaining('"t"') }),

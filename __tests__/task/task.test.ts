@@ -2,6 +2,7 @@
 
 import { tracingChannel } from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { inspect } from 'node:util';
 import type { Request, Response } from 'express';
 import { BackgroundTasksError, currentTask, type RetryOptions, type TaskHandle, task } from '../../lib/index';
 import { AddedTask } from '../../lib/response/added-task';
@@ -368,12 +369,14 @@ describe('the handle of a task', () => {
     expect([handle.name, handle.status, handle.definition]).toEqual(['done', 'succeeded', undefined]);
   });
 
-  it('is written as JSON with what it is about', async () => {
+  it('is written as JSON with what it is about, and the task that runs is shown so', async () => {
     const { middleware, respond } = await serveTasks();
     const inTask: string[] = [];
+    let shown = '';
     const [handle, before] = await respond((tasks) => {
       const first = tasks.add(function first() {
         inTask.push(JSON.stringify(currentTask()));
+        shown = inspect(currentTask());
       });
       tasks.add(function second() {});
       return [first, JSON.stringify(first)];
@@ -383,6 +386,7 @@ describe('the handle of a task', () => {
     expect(JSON.parse(before)).toEqual({ id, name: 'first', status: 'pending' });
     expect(JSON.parse(JSON.stringify(handle))).toEqual({ id, name: 'first', status: 'succeeded' });
     expect(inTask.map((text) => JSON.parse(text))).toEqual([{ id, name: 'first', attempt: 1 }]);
+    expect(shown).toBe(inspect({ id, name: 'first', attempt: 1 }));
   });
 
   it('of a task that another one added keeps nothing of those before that one', async () => {

@@ -4,11 +4,12 @@ import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { currentTask, enqueue, type Task, task } from '../../lib/index.js';
+import { currentTask, enqueue, type OnError, type Task, task } from '../../lib/index.js';
 import { memory } from '../../lib/testing/index.js';
 import { MemoryDriver, MemoryStore } from '../../lib/testing/memory-driver.js';
 import { MemoryTable } from '../../lib/testing/memory-table.js';
-import { trackTimeouts } from '../fixtures/timeouts.js';
+import { deferred } from '../fixtures/deferred.js';
+import { trackTimeouts, unfaked } from '../fixtures/timeouts.js';
 
 // Takes the timers of the library from globalThis, where they are counted.
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
@@ -25,7 +26,10 @@ it('tells what was enqueued and has not run, oldest first', async () => {
   await engine.drain([sendMail]);
   expect(engine.enqueued(sendMail)).toEqual([['grace@example.com']]);
   expect(() => engine.enqueued((() => {}) as unknown as Task)).toThrow(
-    expect.objectContaining({ code: 'ERR_INVALID_TASK' }),
+    expect.objectContaining({
+      code: 'ERR_INVALID_TASK',
+      message: expect.stringContaining('enqueued(): a task must be made by task(), not [Function'),
+    }),
   );
 });
 
@@ -128,12 +132,81 @@ it('advance() brings delays and retries about', async () => {
 
 it('advance() wakes a worker', async () => {
   const engine = memory();
-  const ran = new Promise<void>((resolve) => {
-    void engine.work([task('late', () => resolve())]);
-  });
+  const { promise: ran, resolve } = deferred();
+  await engine.work([task('late', () => resolve())]);
   await engine.enqueue(task('late', { delay: 3_600_000 }));
   engine.advance(3_600_000);
   await ran;
+  await engine.close();
+});
+
+it('advance() makes a worker meet the slots of schedules', async () => {
+  const engine = memory();
+  let runs = 0;
+  const hourly = task('hourly', () => void runs++);
+  await engine.work([hourly]);
+  await engine.schedule('s', { cron: '0 * * * *' }, hourly);
+  for (let hour = 1; hour <= 3; hour++) {
+    engine.advance(3_600_000);
+    await sleep(50); // A look of the worker itself would take up to a second.
+    expect(runs).toBe(hour);
+  }
+  await engine.close();
+});
+
+it('drain() is refused inside a task of the engine, for which it would wait', async () => {
+  const engine = memory();
+  const drains: Task<[], Promise<void>> = task('drains', () => engine.drain([drains]));
+  const reports: unknown[] = [];
+  await engine.enqueue(drains);
+  await engine.drain([drains], { onError: (error) => void reports.push(error) });
+  expect(reports).toEqual([
+    expect.objectContaining({
+      code: 'ERR_INVALID_OPTION',
+      message: 'drain(): inside a task of the engine it would wait for itself',
+    }),
+  ]);
+  await expect(engine.drain(undefined as unknown as Task[])).rejects.toMatchObject({ code: 'ERR_INVALID_TASK' });
+});
+
+it('a record has no error where none was met, and no priority where that is 0', async () => {
+  const engine = memory();
+  const { id } = await engine.enqueue(sendMail.with({ priority: 0 }), 'ada@example.com');
+  await engine.cancel(id);
+  const record = await engine.get(id);
+  expect(Object.keys(record ?? {}).sort()).toEqual([
+    'args',
+    'attempts',
+    'enqueuedAt',
+    'finishedAt',
+    'id',
+    'name',
+    'state',
+  ]);
+});
+
+it('reports what no worker knows once, and nothing else', async () => {
+  jest.useFakeTimers({ doNotFake: [...unfaked, 'setTimeout', 'clearTimeout'] }); // A worker looks once a second.
+  const engine = memory();
+  const reports: string[] = [];
+  const onError: OnError = (_error, { task: { id } }) => void reports.push(id);
+  const begun = deferred();
+  const end = deferred();
+  const slow = task('slow', () => {
+    begun.resolve();
+    return end.promise;
+  });
+  await engine.enqueue(slow); // It runs,
+  await engine.enqueue(slow); // waits for a slot,
+  await engine.enqueue(task('unknown', { delay: 60_000 })); // or is not due.
+  const unknown = await engine.enqueue(task('unknown'));
+  await engine.work([slow], { concurrency: 1, onError });
+  await engine.work([sendMail], { onError });
+  await begun.promise;
+  jest.advanceTimersByTime(5000);
+  await new Promise(setImmediate);
+  expect(reports).toEqual([unknown.id]);
+  end.resolve();
   await engine.close();
 });
 

@@ -4,6 +4,8 @@ import type { Response } from 'express';
 import { after, currentTask, enqueue, task } from '../../lib/index.js';
 import { memory, runInResponse } from '../../lib/testing/index.js';
 
+const anything = (value: unknown): never => value as never;
+
 const sendMail = task('send-mail', async (_to: string) => {});
 
 it('calls the function as a handler, ends the response, and resolves when its tasks have run', async () => {
@@ -36,6 +38,11 @@ it('calls the function as a handler, ends the response, and resolves when its ta
   ]);
   expect(await tasks[1]?.finished).toEqual({ status: 'succeeded', value: 'second' });
   expect(engine.enqueued(sendMail)).toEqual([['ada@example.com']]);
+});
+
+it('gives the function the response to a GET of /', async () => {
+  const { value } = await runInResponse(({ req: { method, url } }) => ({ method, url }));
+  expect(value).toEqual({ method: 'GET', url: '/' });
 });
 
 it('takes a function that returns at once, and one without tasks', async () => {
@@ -98,4 +105,31 @@ it('takes the options of the middleware, and refuses bad ones', async () => {
   expect(onError).toHaveBeenCalledTimes(1);
   const bad = { timeout: -1 };
   await expect(runInResponse(() => {}, bad)).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+  await expect(runInResponse(() => {}, anything(null))).rejects.toMatchObject({ code: 'ERR_INVALID_OPTION' });
+});
+
+it.each([99, 1000, 200.5, Number.NaN, '200', null])(
+  'refuses the status %p before it calls the function',
+  async (status) => {
+    const fn = jest.fn();
+    await expect(runInResponse(fn, { status: anything(status) })).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: expect.stringContaining('runInResponse(): "status" must be a status code from 100 to 999'),
+    });
+    expect(fn).not.toHaveBeenCalled();
+  },
+);
+
+it('takes each status from 100 to 999', async () => {
+  for (const status of [100, 999]) {
+    const { tasks } = await runInResponse(() => void after(() => {}), { status });
+    expect(tasks.map((handle) => handle.status)).toEqual(['succeeded']);
+  }
+});
+
+it('refuses what is no function', async () => {
+  await expect(runInResponse(anything(Promise.resolve()))).rejects.toMatchObject({
+    code: 'ERR_INVALID_OPTION',
+    message: 'runInResponse(): the first argument must be a function, not a promise',
+  });
 });

@@ -276,6 +276,15 @@ describe('arguments and results', () => {
     await busy;
   });
 
+  it('may have a part that would have to be transferred, and so cannot be cloned', async () => {
+    const { port1, port2 } = new MessageChannel();
+    await expect(echo({ ports: [port1] })).rejects.toMatchObject({
+      code: 'ERR_TASK_NOT_SERIALIZABLE',
+      message: expect.stringMatching(/^task "echo": args\[0\]\.ports\[0\] is MessagePort.*, which cannot be cloned$/s),
+    });
+    port2.close();
+  });
+
   it('fail as well where they cannot be cloned once, and can the next time', async () => {
     const busy = Promise.all([workTask(pool, 'computeFor')(50), workTask(pool, 'computeFor')(50)]);
     let reads = 0;

@@ -1,25 +1,39 @@
 // The ids of stored tasks: UUIDs of version 7, which hold the time at which they were made (RFC 9562).
 
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash, randomInt, randomUUID } from 'node:crypto';
 import { wallClockTime } from '../clock.js';
 
+let lastTime = 0;
+let lastCount = 0;
+
+/** In one process each is greater than the one before, so that tasks of the same millisecond have an order (section 6.2). */
 export function newId(): string {
-  return uuid(wallClockTime(), randomUUID());
+  const now = wallClockTime();
+  if (now > lastTime || now < lastTime - mostBack) {
+    lastTime = now;
+    lastCount = randomInt(counts / 2);
+  } else if (++lastCount === counts) {
+    lastTime++;
+    lastCount = 0;
+  }
+  return uuid(lastTime, `${lastCount.toString(16).padStart(3, '0')}${randomUUID().slice(18)}`);
 }
+
+/** So many ids have the same millisecond: they differ in twelve bits. */
+const counts = 2 ** 12;
+/** A clock that is set back by more than this is followed, in ms. */
+const mostBack = 10_000;
 
 /** Always the same one for a time and a name, whichever process makes it. */
 export function idOf(time: number, name: string): string {
   const hash = createHash('sha256').update(`${time} ${name}`).digest('hex');
-  return uuid(
-    time,
-    `${hash.slice(0, 8)}-${hash.slice(8, 12)}-4${hash.slice(13, 16)}-8${hash.slice(17, 20)}-${hash.slice(20, 32)}`,
-  );
+  return uuid(time, `${hash.slice(13, 16)}-8${hash.slice(17, 20)}-${hash.slice(20, 32)}`);
 }
 
-/** The rest is that of another id. */
+/** The rest follows the time and the version. */
 function uuid(time: number, rest: string): string {
   const hex = time.toString(16).padStart(12, '0');
-  return `${hex.slice(0, 8)}-${hex.slice(8)}-7${rest.slice(15)}`;
+  return `${hex.slice(0, 8)}-${hex.slice(8)}-7${rest}`;
 }
 
 /** When an id was made; undefined for one that this library did not make. In lower case. */

@@ -4,6 +4,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
+import { inspectShort } from '../foreign-value.js';
 import { checkOptions, isFunction, isLimit } from '../options.js';
 import type { Surroundings } from '../task/attempt.js';
 import { isLogger, Reporter } from '../task/report.js';
@@ -202,6 +203,12 @@ export class MessageRunner extends WorkerReports implements RunOwner {
 }
 
 function byName(tasks: readonly Task[]): Map<string, Task> {
+  if (!Array.isArray(tasks)) {
+    throw new BackgroundTasksError(
+      'ERR_INVALID_TASK',
+      `work(): the tasks must be an array, not ${inspectShort(tasks)}`,
+    );
+  }
   const known = new Map<string, Task>();
   for (const task of tasks) {
     const name = typeof task === 'function' ? definitionOf(task)?.name : undefined;

@@ -39,9 +39,12 @@ export async function streamStatus(
   }
   const { signal } = openUntil(res);
   const stream = new EventStream(res, withResult, signal);
-  await stream.send(record);
-  if (!isOver(record.state)) await follow(engine, record.id, withResult, stream, signal);
-  stream.end();
+  try {
+    await stream.send(record);
+    if (!isOver(record.state)) await follow(engine, record.id, withResult, stream, signal);
+  } finally {
+    stream.end();
+  }
 }
 
 async function follow(
@@ -81,7 +84,6 @@ class EventStream {
     this.#comments = setInterval(() => {
       if (!res.writableNeedDrain) res.write(':\n\n');
     }, commentInterval);
-    signal.addEventListener('abort', () => clearInterval(this.#comments), { once: true });
   }
 
   /** Resolves when there is room for the next event. A slow client gets fewer of them. */

@@ -61,8 +61,9 @@ export function taskHealth(options: HealthOptions): RequestHandler {
 async function lookAt(engine: TaskEngine, maxLag: number): Promise<string | undefined> {
   try {
     const { oldestDueAt } = await statsOf(engine, maxLag);
-    const lag = oldestDueAt === undefined ? 0 : wallClockTime() - oldestDueAt.getTime();
-    if (oldestDueAt === undefined || lag <= maxLag) return undefined;
+    if (oldestDueAt === undefined) return undefined;
+    const lag = wallClockTime() - oldestDueAt.getTime();
+    if (lag <= maxLag) return undefined;
     return `tasks have waited for a worker since ${oldestDueAt.toISOString()}, for ${Math.round(lag / 1000)} seconds`;
   } catch (error) {
     return error instanceof Error ? error.message : 'the store does not answer';

@@ -4,7 +4,7 @@ import { types } from 'node:util';
 import type { Request, Response } from 'express';
 import { withDefaults } from '../engine/message.js';
 import { BackgroundTasksError } from '../errors.js';
-import { inspectShort } from '../foreign-value.js';
+import { inspectShort, isGeneratorFunction } from '../foreign-value.js';
 import { readTaskOptions, type TaskOptions } from '../task/options.js';
 import type { TaskAdder, TaskEnqueuer } from '../task/scope.js';
 import type { Enqueue, SerializableArguments } from '../task/serializable.js';
@@ -83,7 +83,7 @@ export class ResponseTasks implements BackgroundTasks {
 
   add<A extends readonly unknown[], R>(task: TaskFunction<A, R>, ...args: A): TaskHandle<Awaited<R>>;
   add(task: AnyFunction, ...args: unknown[]): TaskHandle {
-    if (typeof task !== 'function' || types.isGeneratorFunction(task)) throw invalidTask(task);
+    if (typeof task !== 'function' || isGeneratorFunction(task)) throw invalidTask(task);
     const forEnqueue = enqueueOptionOf(definitionOf(task)?.options);
     if (forEnqueue !== undefined) {
       throw new BackgroundTasksError(
@@ -202,7 +202,7 @@ async function enqueueWith<A extends readonly unknown[]>(
 }
 
 function invalidTask(task: unknown): BackgroundTasksError {
-  if (types.isGeneratorFunction(task)) {
+  if (isGeneratorFunction(task)) {
     const message = 'add(): a task must not be a generator function: nothing would run its body';
     return new BackgroundTasksError('ERR_INVALID_TASK', message);
   }

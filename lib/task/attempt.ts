@@ -1,6 +1,7 @@
 // Runs a task once, with its context, its signal and its time limit. What follows from a failed attempt is decided elsewhere.
 
 import { AsyncResource } from 'node:async_hooks';
+import { inspect } from 'node:util';
 import { clearTimeout, setTimeout } from '../clock.js';
 import { BackgroundTasksError } from '../errors.js';
 import { isAwaitable, writeStack } from '../foreign-value.js';
@@ -78,6 +79,11 @@ export class Attempt implements TaskContext, Scope {
 
   toJSON(): TaskInfo {
     return { id: this.id, name: this.name, attempt: this.attempt };
+  }
+
+  /** For console.log() and the like. */
+  [inspect.custom](): TaskInfo {
+    return this.toJSON();
   }
 
   /** Few tasks look at their signal, so its controller is made on demand. */

@@ -15,7 +15,7 @@ export interface TaskOptions {
    */
   when?: RunWhen | undefined;
   /**
-   * How long the task has to wait, in ms. Default 0. Like the options below for `enqueue` only: `add` refuses a task with one of
+   * How long the task has to wait, in ms, at most a thousand years. Default 0. Like the options below for `enqueue` only: `add` refuses a task with one of
    * them.
    */
   delay?: number | undefined;
@@ -79,10 +79,15 @@ const noTaskSettings: TaskSettings = {
   when: undefined,
 };
 
+/** A time that is not much later would be beyond the last one that a Date can hold. */
+const longestWait = 1000 * 365 * 24 * 60 * 60 * 1000;
+
 export const taskOptionChecks: Checks<TaskOptions> = {
   ...attemptChecks,
   delay: (value) =>
-    typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER ? undefined : 'milliseconds from 0',
+    typeof value === 'number' && value >= 0 && value <= longestWait
+      ? undefined
+      : `milliseconds from 0 to ${longestWait}, which is a thousand years`,
   priority: (value) => (Number.isSafeInteger(value) ? undefined : 'a whole number'),
   key: isText,
   whileRunning: (value) => (value === 'keep' || value === 'again' ? undefined : "'keep' or 'again'"),

@@ -2,7 +2,7 @@
 
 import { types } from 'node:util';
 import { BackgroundTasksError } from '../errors.js';
-import { inspectShort, isObject } from '../foreign-value.js';
+import { inspectShort, isGeneratorFunction, isObject } from '../foreign-value.js';
 import { checkTaskOptions, copyTaskOptions, type TaskOptions } from './options.js';
 import type { AnyFunction, TaskFunction } from './types.js';
 
@@ -84,7 +84,7 @@ function localTask<A extends readonly unknown[], R>(
   options: TaskOptions,
   isElsewhere: boolean,
 ): Task<A, R> {
-  if (types.isGeneratorFunction(handler)) {
+  if (isGeneratorFunction(handler)) {
     throw new BackgroundTasksError(
       'ERR_INVALID_TASK',
       `task("${name}"): the handler must not be a generator function: nothing would run its body`,

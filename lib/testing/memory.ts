@@ -2,8 +2,9 @@
 
 import { Engine } from '../engine/create-engine.js';
 import type { TaskEngine, WorkerOptions } from '../engine/engine.js';
+import { isInTaskOf } from '../engine/inside.js';
 import { BackgroundTasksError } from '../errors.js';
-import { inspectShort } from '../foreign-value.js';
+import { ignore, inspectShort } from '../foreign-value.js';
 import { definitionOf, type RemoteTask, type Task } from '../task/task.js';
 import { MemoryDriver, MemoryStore } from './memory-driver.js';
 
@@ -15,7 +16,7 @@ export interface MemoryEngine extends TaskEngine {
    * Runs what is due, one task at a time, and what that enqueues, until nothing is due that these tasks are for. What waits
    * for its time stays: see `advance`. A task that fails is reported as in a worker.
    *
-   * Rejects as `work` does.
+   * Rejects as `work` does, and with `ERR_INVALID_OPTION` inside a task of the engine, for which it would wait.
    */
   drain(tasks: readonly Task[], options?: WorkerOptions): Promise<void>;
   /** Sets the engine's clock forward, by ms. */
@@ -54,6 +55,12 @@ export class Memory extends Engine implements MemoryEngine {
   }
 
   async drain(tasks: readonly Task[], options: WorkerOptions = {}): Promise<void> {
+    if (isInTaskOf(this)) {
+      throw new BackgroundTasksError(
+        'ERR_INVALID_OPTION',
+        'drain(): inside a task of the engine it would wait for itself',
+      );
+    }
     await this.enqueueDue();
     this.#store.isDraining = true;
     try {
@@ -72,5 +79,7 @@ export class Memory extends Engine implements MemoryEngine {
       throw new BackgroundTasksError('ERR_INVALID_OPTION', message);
     }
     this.#store.advance(duration);
+    // A worker looks for slots once a second, and reports what this meets.
+    if (this.#store.workers.size > 0) void ignore(this.enqueueDue());
   }
 }

@@ -4,7 +4,10 @@ import { IncomingMessage, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import { Writable } from 'node:stream';
 import type { Response } from 'express';
-import { type BackgroundTasksOptions, backgroundTasks } from '../middleware.js';
+import { BackgroundTasksError } from '../errors.js';
+import { inspectShort } from '../foreign-value.js';
+import { type BackgroundTasksOptions, backgroundTasks, optionChecks } from '../middleware.js';
+import { type Check, checkOptions } from '../options.js';
 import type { TaskHandle } from '../task/types.js';
 
 export interface RunInResponseOptions extends BackgroundTasksOptions {
@@ -32,9 +35,15 @@ export interface ResponseRun<T> {
  */
 export async function runInResponse<T>(
   fn: (res: Response) => T | Promise<T>,
-  { status, ...options }: RunInResponseOptions = {},
+  options: RunInResponseOptions = {},
 ): Promise<ResponseRun<T>> {
-  const middleware = backgroundTasks(options);
+  if (typeof fn !== 'function') {
+    const message = `runInResponse(): the first argument must be a function, not ${inspectShort(fn)}`;
+    throw new BackgroundTasksError('ERR_INVALID_OPTION', message);
+  }
+  checkOptions('runInResponse()', options, { ...optionChecks, status: isStatus });
+  const { status, ...ofMiddleware } = options;
+  const middleware = backgroundTasks(ofMiddleware);
   const { req, res } = memoryResponse();
   const tasks: TaskHandle[] = [];
   try {
@@ -54,6 +63,9 @@ export async function runInResponse<T>(
     await middleware.idle();
   }
 }
+
+const isStatus: Check = (value) =>
+  Number.isInteger(value) && Number(value) >= 100 && Number(value) <= 999 ? undefined : 'a status code from 100 to 999';
 
 function memoryResponse(): { req: IncomingMessage; res: ServerResponse & Pick<Response, 'locals'> } {
   const req = Object.assign(new IncomingMessage(new Socket()), { method: 'GET', url: '/' });

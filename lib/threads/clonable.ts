@@ -118,7 +118,7 @@ export function cloneError(value: unknown): { readonly cause: unknown } | undefi
 }
 
 function describe(path: string, part: unknown, cause: unknown): string {
-  if (isError(cause) && cause.name === 'DataCloneError')
-    return `${path} is ${inspectShort(part)}, which cannot be cloned`;
-  return `${path} throws when it is read`;
+  // Of what throws when it is read there is no part. What has to be transferred is no DataCloneError.
+  const isThere = part !== undefined || (isError(cause) && cause.name === 'DataCloneError');
+  return isThere ? `${path} is ${inspectShort(part)}, which cannot be cloned` : `${path} throws when it is read`;
 }
