@@ -83,6 +83,17 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
     'enqueueMany',
     (engine) => engine.enqueueMany(numbers, [[1]]),
     () => {
+      test('stores all in their order, which list() and the worker keep', async () => {
+        const engine = await openEngine();
+        const argLists = Array.from({ length: 30 }, (_, value): [number] => [value]);
+        const stored = await engine.enqueueMany(numbers, argLists);
+        const listed = await engine.list();
+        expect(listed.map(({ id }) => id)).toEqual(stored.map(({ id }) => id).reverse());
+        const seen = new Seen<number>();
+        await engine.work([task(numbers.name, (value: number) => seen.add(value))], { concurrency: 1 });
+        expect(await seen.count(30)).toEqual(argLists.flat());
+      });
+
       test('stores all, with ids in their order, and each runs once', async () => {
         const engine = await openEngine();
         const seen = await record(engine);
