@@ -284,7 +284,7 @@ describe.each(expresses)('an event stream on Express %s', (_version, express) =>
     socket.destroy();
   });
 
-  it('sends a comment every 15 s, unless the client does not read', async () => {
+  it('sends a comment every 15 s, unless the client does not read, and none once it has left', async () => {
     const { id } = await engine.enqueue(quick, 'secret');
     const unread: (() => void)[] = [];
     const before: RequestHandler = (_req, res, next) => {
@@ -294,6 +294,7 @@ describe.each(expresses)('an event stream on Express %s', (_version, express) =>
     jest.useFakeTimers({ doNotFake: ['setImmediate', 'nextTick', 'queueMicrotask', 'performance'] });
     try {
       const served = await serve(appWith({}, before));
+      const timers = jest.getTimerCount();
       const socket = await openSocket(served.port);
       let text = '';
       socket.on('data', (chunk) => {
@@ -314,6 +315,7 @@ describe.each(expresses)('an event stream on Express %s', (_version, express) =>
       expect(comments()).toBe(2);
       socket.destroy();
       await once(socket, 'close');
+      while (jest.getTimerCount() > timers) await jest.advanceTimersByTimeAsync(100);
     } finally {
       jest.useRealTimers();
     }
