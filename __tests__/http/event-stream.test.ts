@@ -245,6 +245,14 @@ describe.each(expresses)('an event stream on Express %s', (_version, express) =>
     expect((await all(response)).map((event) => event.id)).toEqual(['queued-0']);
   });
 
+  it('ends when the engine is closed', async () => {
+    const { id } = await engine.enqueue(quick, 'secret');
+    const response = await ask(await serve(appWith()), id);
+    const events = all(response);
+    await engine.close();
+    expect((await events).map((event) => event.id)).toEqual(['queued-0']);
+  });
+
   it('waits for a slow reader, who misses what was in between', async () => {
     const { id } = await engine.enqueue(quick, 'secret');
     let count = 0;

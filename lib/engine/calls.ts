@@ -16,6 +16,13 @@ export function engineUnavailable(engine: string, what: string, cause: unknown):
   return new BackgroundTasksError('ERR_ENGINE_UNAVAILABLE', `${engine}: ${what}: ${reason}`, { cause });
 }
 
+class EngineClosed extends Error {}
+
+/** Whether a call has failed since its engine is closed, and so will all others. */
+export function isOfClosedEngine(error: unknown): boolean {
+  return error instanceof BackgroundTasksError && error.cause instanceof EngineClosed;
+}
+
 /** `expired` is aborted at the deadline. */
 export type Call<T> = (expired: AbortSignal) => Promise<T>;
 
@@ -76,7 +83,7 @@ export class Calls {
   }
 
   closedError(failure: string): BackgroundTasksError {
-    return engineUnavailable(this.#driver.name, failure, new Error('the engine is closed'));
+    return engineUnavailable(this.#driver.name, failure, new EngineClosed('the engine is closed'));
   }
 
   /** Takes no more calls, and waits for those under way. */

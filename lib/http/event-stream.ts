@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import type { Request, Response } from 'express';
 import { clearInterval, monotonicTime, setInterval, sleep } from '../clock.js';
+import { isOfClosedEngine } from '../engine/calls.js';
 import { isOver, type TaskEngine, type TaskRecord } from '../engine/engine.js';
 import { ignore } from '../foreign-value.js';
 import { openUntil } from './open-answers.js';
@@ -62,7 +63,8 @@ async function follow(
         await stream.send(record);
       }
       return;
-    } catch {
+    } catch (error) {
+      if (isOfClosedEngine(error)) return;
       failingSince ??= monotonicTime();
       if (monotonicTime() - failingSince >= patience) return;
       await ignore(sleep(pause, undefined, { signal }));
