@@ -54,7 +54,7 @@ describeWith({ node: 24 }, 'the driver of the documentation', () => {
     module: driver,
     lacks: [
       ...(['retries', 'delay', 'priority', 'key', 'enqueueMany', 'list', 'stats', 'cancel', 'retry'] as const),
-      ...(['promote', 'remove', 'schedule', 'progress'] as const),
+      ...(['promote', 'remove', 'schedule', 'progress', 'ready'] as const),
     ],
     createStore,
     createFragileStore: createStore,

@@ -34,6 +34,8 @@ export type Ability =
   | 'remove'
   | 'schedule'
   | 'progress'
+  /** `ready()` that asks the store: a driver without `prepare` is always ready. */
+  | 'ready'
   /** Several processes that share the store. */
   | 'processes';
 

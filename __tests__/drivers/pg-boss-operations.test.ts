@@ -314,7 +314,7 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'on pg-boss, operations
   }, 60_000);
 
   it('a name of a schedule may be any text', async () => {
-    const names = ['nul \0', 'half \ud83d', 'half \ud83c', 'quote \' " \\', 'ž'.repeat(5000)];
+    const names = ['nul \0', 'whole \ud83d\ude00', 'quote \' " \\', 'ž'.repeat(5000)];
     for (const name of names) await engine.schedule(name, { cron: '@yearly' }, task('a'));
     for (const name of names) await engine.schedule(name, { cron: '@daily' }, task('a'));
     const found = await engine.schedules();
