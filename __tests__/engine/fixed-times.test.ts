@@ -148,12 +148,12 @@ it.each(['*/30 * * * *', '30 * * * *', '30 1-3/2 * * *', '0 ? * * *', '* 30 2 * 
 
 it('a pattern of every second of the day is as quick in those nights', () => {
   const pattern = new FixedTimes(croner, '0-59 0-59 0-23 * * *', 'Europe/Berlin');
-  const start = performance.now();
+  const start = process.cpuUsage();
   for (const time of ['2023-03-26T01:00:00Z', '2023-10-29T01:00:00Z', '2023-10-29T01:59:59Z']) {
     pattern.nextRun(new Date(time));
     pattern.previousRuns(1, new Date(time));
   }
-  expect(performance.now() - start).toBeLessThan(300); // It takes 5 ms; a walk over each second takes 600.
+  expect(process.cpuUsage(start).user / 1000).toBeLessThan(300); // It takes 5 ms; a walk over each second takes 600.
 });
 
 describe('away from those nights', () => {
