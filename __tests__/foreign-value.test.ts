@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 import { runInNewContext } from 'node:vm';
-import { inspectShort, isError } from '../lib/foreign-value';
+import { inspectShort, isError, isGeneratorFunction } from '../lib/foreign-value';
 import { hostileErrors } from './fixtures/hostile';
 
 it.each<[unknown, string]>([
@@ -57,4 +57,26 @@ describe('isError()', () => {
   it.each(Object.entries(hostileErrors))('throws nothing for %s', (_title, make) => {
     expect(typeof isError(make())).toBe('boolean');
   });
+});
+
+it.each<[title: string, value: unknown, is: boolean]>([
+  ['a generator function', function* () {}, true],
+  ['an async one', async function* () {}, true],
+  ['a bound one', function* () {}.bind(null), true],
+  ['a bound async one', async function* () {}.bind(null), true],
+  ['one of another realm, bound', runInNewContext('(function* () {}).bind(null)'), true],
+  ['a function', () => {}, false],
+  ['an async function', async () => {}, false],
+  ['undefined', undefined, false],
+  [
+    'a Proxy that throws',
+    new Proxy(() => {}, {
+      get() {
+        throw new Error('do not look');
+      },
+    }),
+    false,
+  ],
+])('isGeneratorFunction() of %s', (_title, value, is) => {
+  expect(isGeneratorFunction(value)).toBe(is);
 });

@@ -7,13 +7,12 @@ export function isObject(value: unknown): value is object {
   return typeof value === 'object' ? value !== null : typeof value === 'function';
 }
 
-const generators = [function* () {}, async function* () {}].map((fn) => Object.getPrototypeOf(fn));
-
 /** True for a bound one as well, which isGeneratorFunction() denies. */
 export function isGeneratorFunction(value: unknown): boolean {
   if (types.isGeneratorFunction(value)) return true;
   try {
-    return generators.includes(Object.getPrototypeOf(value));
+    const tag: unknown = isObject(value) && Reflect.get(value, Symbol.toStringTag);
+    return tag === 'GeneratorFunction' || tag === 'AsyncGeneratorFunction';
   } catch {
     return false; // A Proxy that throws.
   }
