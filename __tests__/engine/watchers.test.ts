@@ -8,7 +8,7 @@ import { createEngine, type EngineDriver } from '../../lib/engine/index.js';
 import { type TaskEngine, type TaskRecord, task } from '../../lib/index.js';
 import { memory } from '../../lib/testing/index.js';
 import { deferred } from '../fixtures/deferred.js';
-import { fakeTimeouts } from '../fixtures/timeouts.js';
+import { fakeTimeouts, trackTimeouts } from '../fixtures/timeouts.js';
 
 // Takes the timers of the library from globalThis, where they can be faked.
 jest.mock('../../lib/clock', () => require('../fixtures/global-clock'));
@@ -73,6 +73,16 @@ it('ends with an error when the engine is closed', async () => {
   await new Promise((resolve) => setTimeout(resolve, 50));
   await engine.close();
   await expect(watched).rejects.toMatchObject({ code: 'ERR_ENGINE_UNAVAILABLE' });
+});
+
+it('leaves no timer behind for an iterator that nobody asks any more, once the engine is closed', async () => {
+  const engine = memory();
+  const { id } = await engine.enqueue(a);
+  const waiting = trackTimeouts();
+  await engine.watch(id)[Symbol.asyncIterator]().next();
+  while (waiting() === 0) await new Promise(setImmediate); // The next look.
+  await engine.close();
+  expect(waiting()).toBe(0);
 });
 
 it('tells each new watcher of the record at once, whoever watches already', async () => {

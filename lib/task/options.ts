@@ -15,8 +15,8 @@ export interface TaskOptions {
    */
   when?: RunWhen | undefined;
   /**
-   * How long the task has to wait, in ms, at most a thousand years. Default 0. Like the options below for `enqueue` only: `add` refuses a task with one of
-   * them.
+   * How long the task has to wait, in ms, at most a thousand years. Default 0. Like the options below for `enqueue` only: `add`
+   * refuses a task with one of them.
    */
   delay?: number | undefined;
   /** A whole number. Of the tasks that may run, those with the highest priority run first. Default 0. */
