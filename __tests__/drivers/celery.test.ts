@@ -59,6 +59,11 @@ describe('celery(): options', () => {
       { broker: rabbitmq, backend: 'redis://localhost/1x' },
       '"backend" must have a number as its database',
     ],
+    [
+      'two result backends',
+      { broker: rabbitmq, backend: 'redis://localhost/1', resultBackend: 'redis://localhost/2' },
+      'it is the old name of "backend", which says something else',
+    ],
     ['a URL without an authority', { broker: 'amqp:localhost' }, '"broker" must be a URL'],
     ['a port that there cannot be', { broker: 'redis://localhost:65536' }, '"broker" must be a URL'],
     ['a list of brokers', { broker: 'amqp://a;amqp://b' }, '"broker" must name one server'],

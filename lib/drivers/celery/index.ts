@@ -71,6 +71,9 @@ function transportOf({ broker, queue = 'celery', queueArguments }: CeleryOptions
 
 function resultsOf({ resultBackend, backend = resultBackend }: CeleryOptions): CeleryResults | undefined {
   if (backend === undefined) return undefined;
+  if (resultBackend !== undefined && backend !== resultBackend) {
+    throw unsupported('celery', 'resultBackend', 'it is the old name of "backend", which says something else');
+  }
   return new CeleryResults(new RedisClient('backend', readUrl('backend', backend, redisSchemes)));
 }
 
