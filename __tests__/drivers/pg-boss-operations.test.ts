@@ -3,6 +3,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { Client } from 'pg';
 import type { Db } from '../../lib/drivers/pg-boss/boss.js';
 import { pgBoss } from '../../lib/drivers/pg-boss/index.js';
@@ -233,6 +234,54 @@ describeWith({ node: 22, server: ['PostgreSQL', 5432] }, 'on pg-boss, operations
     expect(await retried).toBe(1);
     const records = await Promise.all(ids.map((id) => engine.get(id)));
     expect(records.map((record) => record?.state)).toEqual(['cancelled', 'queued']);
+  });
+
+  describe('where PostgreSQL ends a statement in a deadlock', () => {
+    /** The first of those that write such a row ends in one. */
+    async function endFirst(when: 'INSERT' | 'UPDATE', condition: string): Promise<void> {
+      await query(`CREATE SEQUENCE SCHEMA.written;
+        CREATE FUNCTION SCHEMA.deadlock() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF nextval('SCHEMA.written') = 1 THEN RAISE 'deadlock detected' USING ERRCODE = '40P01'; END IF;
+          RETURN NEW;
+        END $$;
+        CREATE TRIGGER deadlock BEFORE ${when} ON SCHEMA.job FOR EACH ROW WHEN (${condition})
+          EXECUTE FUNCTION SCHEMA.deadlock()`);
+    }
+
+    const written = async (): Promise<unknown> => (await query('SELECT last_value, is_called FROM SCHEMA.written'))[0];
+
+    it('with the tasks of another, those that are to be retried are retried one by one', async () => {
+      await engine.enqueueMany(task('a'), [[], [], []]);
+      await query("UPDATE SCHEMA.job SET state = 'cancelled', completed_on = now()");
+      await endFirst('UPDATE', "NEW.state = 'created'");
+      expect(await engine.retry({ state: 'cancelled' })).toBe(3);
+      expect(await engine.stats()).toMatchObject({ queued: 3, cancelled: 0 });
+    });
+
+    it('the one more behind a task that runs is stored all the same', async () => {
+      const keyed = task('a', { key: 'k', whileRunning: 'again' });
+      await engine.enqueue(keyed);
+      await query("UPDATE SCHEMA.job SET state = 'active', started_on = now()");
+      await endFirst('INSERT', "starts_with(NEW.singleton_key, 'behind ')");
+      const { id } = await engine.enqueue(keyed);
+      expect(await engine.get(id)).toMatchObject({ state: 'queued', key: 'k' });
+      expect(await written()).toEqual({ last_value: '2', is_called: true });
+    });
+
+    // It waits for a beat, which comes every 5 s.
+    it('a beat is not an error', async () => {
+      const { waits, started, end } = waitingTask('a');
+      const errors: unknown[] = [];
+      const worker = await engine.work([waits], { logger: { error: (context) => errors.push(context) } });
+      await endFirst('UPDATE', "OLD.state = 'active' AND NEW.heartbeat_on <> OLD.heartbeat_on");
+      const { id } = await engine.enqueue(waits, 1);
+      await started.first(1);
+      while (!isDeepStrictEqual(await written(), { last_value: '1', is_called: true })) await sleep(50);
+      end();
+      await over(engine, id);
+      await worker.close();
+      expect(errors).toEqual([]);
+    });
   });
 
   it('a task that has failed after deaths of its workers is no suspect when it is retried', async () => {
