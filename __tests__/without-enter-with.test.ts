@@ -6,23 +6,30 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import express from 'express';
 import { serve } from './fixtures/serve';
 
+// A copy of the library that has never seen enterWith(). Not while the file is loaded: where none of its tests are to run,
+// nothing would restore it.
+let library: typeof import('../lib/index.js');
 const { enterWith } = AsyncLocalStorage.prototype;
-AsyncLocalStorage.prototype.enterWith = function (this: AsyncLocalStorage<unknown>, value: unknown): void {
-  const caller = new Error().stack?.split('\n')[2] ?? '';
-  // Node's own run() is made of it from version 24 on.
-  if (!caller.includes('AsyncLocalStorage.run')) throw new Error('enterWith() is not there');
-  enterWith.call(this, value);
-};
+
+beforeAll(() => {
+  AsyncLocalStorage.prototype.enterWith = function (this: AsyncLocalStorage<unknown>, value: unknown): void {
+    const caller = new Error().stack?.split('\n')[2] ?? '';
+    // Node's own run() is made of it from version 24 on.
+    if (!caller.includes('AsyncLocalStorage.run')) throw new Error('enterWith() is not there');
+    enterWith.call(this, value);
+  };
+  library = require('../lib/index.js');
+});
+
 afterAll(() => {
   AsyncLocalStorage.prototype.enterWith = enterWith;
 });
-// Required, since imports are hoisted.
-const { after, backgroundTasks, currentTask, task } = require('../lib/index') as typeof import('../lib/index');
 
 const error = new Error('boom');
 const store = new AsyncLocalStorage<string>();
 
 it.each([false, true])('keeps the context of tasks, attempts and reports (traced: %s)', async (isTraced) => {
+  const { after, backgroundTasks, currentTask, task } = library;
   const seen: unknown[] = [];
   const onError = jest.fn(() => void seen.push(['onError', store.getStore(), currentTask()?.name]));
   const middleware = backgroundTasks({ onError, retries: { limit: 1, minDelay: 1 } });

@@ -1,5 +1,6 @@
 // For `npm run mutation`: a mutant is dead with the first test that fails, and so the rest of its tests are skipped, in the
-// file and in those after it. Jest's own --bail is not available to who calls Jest from a program.
+// file and in those after it. Jest's own --bail is not available to who calls Jest from a program. A file that has none of the
+// tests that reach the mutant is not loaded.
 
 const { createEmptyTestResult } = require('@jest/test-result');
 const { default: circus } = require('jest-circus/runner');
@@ -7,10 +8,15 @@ const { default: circus } = require('jest-circus/runner');
 /** The mutant that was killed last, by the environment variable in which Stryker names the one under test. */
 let killed;
 
+/** By its path, the full names of the tests of each file that has run in this process. */
+const namesOf = new Map();
+
 module.exports = async function run(globalConfig, config, environment, runtime, testPath, sendMessage) {
   const mutant = process.env.__STRYKER_ACTIVE_MUTANT__;
   const isKilled = () => mutant !== undefined && killed === mutant;
-  if (isKilled()) return skippedFile(testPath);
+  const pattern = globalConfig.testNamePattern;
+  const isToRun = (name) => pattern === undefined || new RegExp(pattern, 'i').test(name);
+  if (isKilled() || namesOf.get(testPath)?.some(isToRun) === false) return skippedFile(testPath);
 
   const handle = environment.handleTestEvent?.bind(environment);
   environment.handleTestEvent = async (event, state) => {
@@ -18,7 +24,13 @@ module.exports = async function run(globalConfig, config, environment, runtime, 
     if (event.name === 'test_done' && event.test.errors.length > 0) killed = mutant;
     await handle?.(event, state);
   };
-  return circus(globalConfig, config, environment, runtime, testPath, sendMessage);
+  const result = await circus(globalConfig, config, environment, runtime, testPath, sendMessage);
+  if (!result.testExecError)
+    namesOf.set(
+      testPath,
+      result.testResults.map(({ fullName }) => fullName),
+    );
+  return result;
 };
 
 /** Jest takes a file without any test for a mistake. */
