@@ -30,7 +30,7 @@ export class BackgroundTasksError extends Error {
   /** The HTTP status that Express answers with, if the code stands for one. */
   declare readonly status?: number;
 
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.code = code;
     const status = statuses[code];

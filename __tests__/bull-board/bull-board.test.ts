@@ -190,6 +190,23 @@ describe('TaskEngineAdapter', () => {
     expect(await board.ids('failed')).toEqual([id]);
   });
 
+  it('retries all that have failed behind a page of those whose key is live again', async () => {
+    const onError = (): void => {};
+    const failing = task('fail', () => {
+      throw new Error('at first');
+    });
+    for (let count = 0; count < 3; count++) await engine.enqueue(failing);
+    await engine.drain([failing], { onError });
+    const keyed = failing.with({ key: 'one' });
+    for (let count = 0; count < 101; count++) {
+      await engine.enqueue(keyed);
+      await engine.drain([failing], { onError });
+    }
+    await engine.enqueue(keyed);
+    expect(await board.ask('PUT', '/queues/tasks/retry/failed')).toMatchObject({ status: 200 });
+    expect(await engine.stats()).toMatchObject({ queued: 4, failed: 101 });
+  });
+
   it('says so where a task has changed since the page was drawn', async () => {
     const { id } = await send(engine, { name: 'nobody', args: [] });
     const adapter = new TaskEngineAdapter(engine);

@@ -285,9 +285,18 @@ describe('serializeError', () => {
     ['a text', 'text', { name: 'Error', message: 'text' }],
     ['undefined', undefined, { name: 'Error', message: 'undefined' }],
     ['null', null, { name: 'Error', message: 'null' }],
-    ['a BigInt', 7n, { name: 'Error', message: '7n' }],
+    ['a BigInt', 7n, { name: 'Error', message: '7' }],
     ['a symbol', Symbol('s'), { name: 'Error', message: 'Symbol(s)' }],
-    ['an object', { code: 7, deep: { secret: { a: 1 } } }, { name: 'Error', message: '{ code: 7, deep: [Object] }' }],
+    ['an object', { code: 7, inner: new Error('secret') }, { name: 'Error', message: 'an object that is no Error' }],
+    ['one with a name and a message', { name: 'Bounced', message: 'b', to: 'x' }, { name: 'Bounced', message: 'b' }],
+    ['one with a message', { name: 7, message: 'bounced', to: 'secret' }, { name: 'Error', message: 'bounced' }],
+    [
+      'one whose message is no text',
+      { message: { to: 'secret' } },
+      { name: 'Error', message: 'an object that is no Error' },
+    ],
+    ['an array', [new Error('secret')], { name: 'Error', message: 'an object that is no Error' }],
+    ['a function', () => 'secret', { name: 'Error', message: 'a function that is no Error' }],
   ];
   it.each(kept)('of %s', (_, error, expected) => {
     const { stack: _stack, ...kept } = serializeError(error);
@@ -301,6 +310,12 @@ describe('serializeError', () => {
     expect(serializeError(new Error('boom')).stack).toMatch(/^Error: boom\n {4}at /);
     expect(serializeError(whereItFails()).stack?.length).toBe(16_000);
     expect(serializeError('text')).not.toHaveProperty('stack');
+  });
+
+  it('describes an object that is no error in place of its stack, up to a length', () => {
+    expect(serializeError({ code: 7, deep: { a: 1 } }).stack).toBe('{ code: 7, deep: [Object] }');
+    const long = Object.fromEntries(Array.from({ length: 1000 }, (_, index) => [`property ${index}`, 'x'.repeat(80)]));
+    expect(serializeError(long).stack?.length).toBe(16_000);
   });
 
   it('of what throws when it is looked at', () => {

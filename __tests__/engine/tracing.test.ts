@@ -2,7 +2,8 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { type Channel, tracingChannel } from 'node:diagnostics_channel';
-import { type EnqueueTrace, type TaskTrace, task } from '../../lib/index';
+import { createEngine } from '../../lib/engine/index';
+import { BackgroundTasksError, type EnqueueTrace, type TaskTrace, task } from '../../lib/index';
 import { type MemoryEngine, memory } from '../../lib/testing/index';
 
 type EventName = 'start' | 'end' | 'asyncStart' | 'asyncEnd' | 'error';
@@ -126,11 +127,34 @@ describe('the channel of enqueue', () => {
     expect(events.map(({ trace }) => trace.args)).toEqual([['a']]);
   });
 
-  it('publishes nothing for an enqueueMany of no tasks, nor for what is refused before there is a message', async () => {
+  it('publishes nothing for an enqueueMany of no tasks, nor for what is no task', async () => {
     const events = record();
     await engine.enqueueMany(mail, []);
-    await expect(engine.enqueue(mail, 1n as never)).rejects.toMatchObject({ code: 'ERR_TASK_NOT_SERIALIZABLE' });
+    await expect(engine.enqueue((() => {}) as never)).rejects.toMatchObject({ code: 'ERR_INVALID_TASK' });
     expect(events).toEqual([]);
+  });
+
+  const oneByOne = createEngine({ name: 'mine', insert: async ({ id }) => id, close: () => {} });
+  const refused: [string, () => Promise<unknown>, unknown[][]][] = [
+    ['arguments', () => engine.enqueue(mail, 1n as never), [[1n]]],
+    ['an option', () => engine.enqueue(mail.with({ when: 'success' }), 'a'), [['a']]],
+    ['one of many', () => engine.enqueueMany(mail, [['a'], [1n as never]]), [['a'], [1n]]],
+    ['what the engine cannot do', () => oneByOne.enqueueMany(mail, [['a']]), [['a']]],
+  ];
+  it.each(refused)('publishes what is refused before it gets to the store: %s', async (_, call, argLists) => {
+    const events = record();
+    const error: unknown = await call().catch((reason: unknown) => reason);
+    const each = argLists.map(() => 1);
+    expect(namesOf(events)).toEqual([
+      ...each.map(() => 'start'),
+      ...each.map(() => 'end'),
+      ...each.map(() => 'error'),
+      ...each.flatMap(() => ['asyncStart', 'asyncEnd']),
+    ]);
+    const traces = [...new Set(events.map(({ trace }) => trace))];
+    expect(traces.map(({ args }) => args)).toEqual(argLists);
+    for (const trace of traces) expect(trace).toMatchObject({ task: { name: 'mail', attempt: 0 }, error });
+    expect(error).toBeInstanceOf(BackgroundTasksError);
   });
 
   it('calls the store within the "wrap" of the first task', async () => {

@@ -19,6 +19,11 @@ describe.each(expresses)('cancelTask() on Express %s', (_version, express) => {
     app.use('/any/:id', cancelTask(engine), (_req, res) => {
       res.send('the next handler');
     });
+    app.use('/both/:id', taskStatus(engine), cancelTask(engine));
+    app.all('/named/:task', taskStatus(engine), cancelTask(engine));
+    app.use('/named', (error: { message: string }, _req: unknown, res: { send(text: string): void }, _next: unknown) =>
+      res.send(error.message),
+    );
     app.use((error: { status: number }, _req: unknown, res: { sendStatus(code: number): void }, _next: unknown) =>
       res.sendStatus(error.status),
     );
@@ -73,6 +78,20 @@ describe.each(expresses)('cancelTask() on Express %s', (_version, express) => {
       expect(response.headers.get('cache-control')).toBe('no-store');
       expect(await response.json()).toEqual({ error: 'No such task' });
     }
+  });
+
+  it('is reached behind taskStatus(), which answers GET and HEAD only', async () => {
+    const { id } = await engine.enqueue(quick, 'secret');
+    expect(await (await fetch(`${url}/both/${id}`)).json()).toMatchObject({ id, state: 'queued' });
+    expect(await fetch(`${url}/both/${id}`, { method: 'HEAD' })).toMatchObject({ status: 200 });
+    expect(await remove(`/both/${id}`)).toMatchObject({ status: 204 });
+  });
+
+  it('says so where the path has no parameter "id", and so does taskStatus()', async () => {
+    const { id } = await engine.enqueue(quick, 'secret');
+    const message = 'its path must have a parameter "id", as in /tasks/:id';
+    expect(await (await remove(`/named/${id}`)).text()).toBe(`cancelTask(): ${message}`);
+    expect(await (await fetch(`${url}/named/${id}`)).text()).toBe(`taskStatus(): ${message}`);
   });
 
   it('never cancels by GET, HEAD or OPTIONS, also where it is mounted for all methods', async () => {

@@ -383,3 +383,27 @@ export async function engines(engine: TaskEngine, send: Task<[mail: Mail], Promi
   // @ts-expect-error: an unknown option.
   taskStatus(engine, { results: true });
 }
+
+export async function manyLists(engine: TaskEngine, send: Task<[to: string, copies?: number]>): Promise<void> {
+  const rows = [['ann@example.com'], ['bob@example.com', 2]] as const;
+  same<Awaited<ReturnType<typeof engine.enqueueMany>>, { id: string }[]>();
+  await engine.enqueueMany(send, rows);
+  const lists: readonly (readonly [string, number?])[] = rows;
+  await engine.enqueueMany(send, lists);
+  await engine.within({}).enqueueMany(send, [['ann@example.com', 1]]);
+  // @ts-expect-error: the wrong type.
+  await engine.enqueueMany(send, [['ann@example.com', '1']]);
+  // @ts-expect-error: no list of arguments.
+  await engine.enqueueMany(send, ['ann@example.com']);
+  const dated = task('at', (_at: Date) => {});
+  // @ts-expect-error: "a Date is not JSON: take a string, and pass date.toISOString()"
+  await engine.enqueueMany(dated, [[new Date()]]);
+}
+
+export function enqueueAll<A extends unknown[]>(
+  engine: TaskEngine,
+  of: Task<A>,
+  lists: SerializableArguments<A>[],
+): Promise<{ id: string }[]> {
+  return engine.enqueueMany(of, lists);
+}

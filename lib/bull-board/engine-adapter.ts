@@ -57,7 +57,12 @@ export class TaskEngineAdapter extends BoardAdapter {
 
   override async getJobs(statuses: JobStatus[], start: number, end: number): Promise<ListedJob[]> {
     const records = (await this.#known(pageOf(this.#engine, statuses, start, end))) ?? [];
-    return records.map((record) => new ListedJob(this.#engine, record));
+    let retried: Promise<number> | undefined;
+    const retryFailed = (): Promise<number> => {
+      retried ??= answerOf(this.#engine.retry({ state: 'failed' }));
+      return retried;
+    };
+    return records.map((record) => new ListedJob(this.#engine, record, retryFailed));
   }
 
   override async getJob(id: string): Promise<TaskJob | undefined> {

@@ -73,7 +73,7 @@ export class TaskJob implements QueueJob {
 
   async retry(status: JobRetryStatus): Promise<void> {
     if (status === 'completed') return refuse('A task that has succeeded is not run again: enqueue another one');
-    if ((await this.requeue()) > 0) return;
+    if ((await answerOf(this.#engine.retry(this.id))) > 0) return;
     throw conflict(
       'The task is not run again: it no longer is a failed one, or another one with its key waits or runs',
     );
@@ -83,19 +83,11 @@ export class TaskJob implements QueueJob {
     return refuse('The arguments of a stored task cannot be changed: remove it, and enqueue another one');
   }
 
-  protected requeue(): Promise<number> {
-    return answerOf(this.#engine.retry(this.id));
-  }
-
-  protected get isCancelled(): boolean {
-    return this.#record.state === 'cancelled';
-  }
-
   /** The board takes a job for a failed one if it has a reason. */
   #failedReason(): string {
-    const { error } = this.#record;
+    const { error, state } = this.#record;
     if (error !== undefined) return `${error.name}: ${error.message}`;
-    return this.isCancelled ? 'The task was cancelled' : '';
+    return state === 'cancelled' ? 'The task was cancelled' : '';
   }
 }
 

@@ -83,7 +83,7 @@ export class Engine implements TaskEngine {
 
   async enqueueMany<A extends readonly unknown[]>(
     task: Task<A> | RemoteTask<A>,
-    argLists: readonly SerializableArguments<A>[],
+    argLists: readonly Readonly<SerializableArguments<A>>[],
   ): Promise<{ id: string }[]> {
     const ids = await this.#inserts.many(task, argLists);
     this.#wake();

@@ -99,7 +99,7 @@ export interface TaskEngine {
 
 export type EnqueueMany = <A extends readonly unknown[]>(
   task: Task<A> | RemoteTask<A>,
-  argLists: readonly SerializableArguments<A>[],
+  argLists: readonly Readonly<SerializableArguments<A>>[],
 ) => Promise<{ id: string }[]>;
 
 export interface TransactionEnqueuer {
@@ -199,7 +199,10 @@ export interface EngineStats {
   succeeded: number;
   failed: number;
   cancelled: number;
-  /** Since when the oldest of those that may run may do so. */
+  /**
+   * Since when the oldest of those that may run may do so. One that a worker has given back has kept its place, and so counts from
+   * before it ran; on pg-boss from when it was given back.
+   */
   oldestDueAt?: Date;
 }
 

@@ -1,9 +1,8 @@
 // What JSON would change on its way to a worker is refused before it leaves.
 
 import { randomUUID } from 'node:crypto';
-import { inspect } from 'node:util';
 import { BackgroundTasksError } from '../errors.js';
-import { isError } from '../foreign-value.js';
+import { inspectShort, isError, isObject } from '../foreign-value.js';
 
 /**
  * The arguments as JSON: an array. Trailing arguments that are `undefined` are left out, as if they had not been passed.
@@ -41,10 +40,22 @@ export function serializeError(error: unknown): { name: string; message: string;
     if (error instanceof Error || isError(error)) {
       return { name: String(error.name), message: String(error.message), ...stackOf(error) };
     }
-    return { name: 'Error', message: typeof error === 'string' ? error : inspect(error, { depth: 0 }) };
+    return isObject(error) ? serializeObject(error) : { name: 'Error', message: String(error) };
   } catch {
     return { name: 'Error', message: 'a value that throws when it is looked at' };
   }
+}
+
+/** Whoever may ask for the state of a task sees the message: it has nothing of what else was thrown. */
+function serializeObject(error: Partial<Error>): { name: string; message: string; stack: string } {
+  const stack = inspectShort(error).slice(0, longestStack);
+  const { name, message } = error;
+  if (typeof message === 'string') return { name: typeof name === 'string' ? name : 'Error', message, stack };
+  return {
+    name: 'Error',
+    message: `${typeof error === 'function' ? 'a function' : 'an object'} that is no Error`,
+    stack,
+  };
 }
 
 /** V8 writes it when it is read, and throws where the message is a symbol. */

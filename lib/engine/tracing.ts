@@ -35,13 +35,16 @@ const channel: Record<'start' | 'end' | 'asyncStart' | 'asyncEnd' | 'error', Cha
   'express-background-tasks:enqueue',
 );
 
-type Store = (messages: readonly TaskMessage[]) => Promise<readonly string[]>;
+/** What an event tells of a task. */
+type Traced = Pick<TaskMessage, 'id' | 'name' | 'args' | 'headers'>;
+
+type Store<M> = (messages: readonly M[]) => Promise<readonly string[]>;
 
 /** Publishes the enqueue of tasks that are stored in one write, with the headers that subscribers have written. */
-export function traceEnqueue(
+export function traceEnqueue<M extends Traced>(
   engine: string,
-  messages: readonly TaskMessage[],
-  store: Store,
+  messages: readonly M[],
+  store: Store<M>,
 ): Promise<readonly string[]> {
   return isTraced() ? traced(engine, messages, store) : store(messages);
 }
@@ -56,7 +59,11 @@ function isTraced(): boolean {
   );
 }
 
-async function traced(engine: string, messages: readonly TaskMessage[], store: Store): Promise<readonly string[]> {
+async function traced<M extends Traced>(
+  engine: string,
+  messages: readonly M[],
+  store: Store<M>,
+): Promise<readonly string[]> {
   const traces = messages.map((message) => traceOf(engine, message));
   const [first, ...others] = traces;
   if (first === undefined) return store(messages);
@@ -87,11 +94,11 @@ async function traced(engine: string, messages: readonly TaskMessage[], store: S
   }
 }
 
-function traceOf(engine: string, { id, name, args }: TaskMessage): EnqueueTrace {
+function traceOf(engine: string, { id, name, args }: Traced): EnqueueTrace {
   return { task: { id, name, attempt: 0 }, args, engine, message: { id, headers: {} } };
 }
 
-function withHeaders(message: TaskMessage, trace: EnqueueTrace | undefined): TaskMessage {
+function withHeaders<M extends Traced>(message: M, trace: EnqueueTrace | undefined): M {
   const headers = readHeaders(trace?.message.headers, message.name);
   return headers === undefined ? message : { ...message, headers };
 }

@@ -47,7 +47,11 @@ export abstract class WorkerReports {
     }
     if (this.#unknownNames.size === mostUnknown) this.#unknownNames.clear();
     this.#unknownNames.set(info.name, { at: monotonicTime(), more: 0 });
-    this.report(info, unknownTaskError(info.name, told?.more));
+    const { id, name, attempt } = info;
+    const error = unknownTaskError(name, told?.more);
+    this.#track(() =>
+      this.#reporter.log(error, { id, name, attempt }, `Background task "${name}" waits: ${error.message}`),
+    );
   }
 
   /**

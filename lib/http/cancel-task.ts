@@ -2,7 +2,7 @@
 
 import type { RequestHandler } from 'express';
 import type { TaskEngine } from '../engine/engine.js';
-import { answerUnknown, checkRoute } from './task-status.js';
+import { answerUnknown, checkRoute, idIn } from './route.js';
 
 /** RFC 9110, section 9.2.1. */
 const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
@@ -12,7 +12,8 @@ const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRA
  * stop, with 409 if it is over already, and with 404 for an unknown id. Requests with GET, HEAD, OPTIONS and TRACE,
  * which must not change anything, are left to the next handler.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` if `engine` is not an engine.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` if `engine` is not an engine. A path without a parameter `id` is answered
+ * with this error.
  * @example
  * app.delete('/tasks/:id', cancelTask(engine));
  */
@@ -25,7 +26,7 @@ export function cancelTask(engine: TaskEngine): RequestHandler {
       return;
     }
     try {
-      const answer = await engine.cancel(String(req.params['id']));
+      const answer = await engine.cancel(idIn(req, 'cancelTask()'));
       if (res.headersSent) return;
       res.set('Cache-Control', 'no-store');
       if (answer === undefined) answerUnknown(res);

@@ -2,13 +2,12 @@
 
 import type { Request, RequestHandler, Response } from 'express';
 import { clearTimeout, setTimeout } from '../clock.js';
-import { isEngine, isOver, type TaskEngine, type TaskRecord } from '../engine/engine.js';
-import { BackgroundTasksError } from '../errors.js';
-import { inspectShort } from '../foreign-value.js';
+import { isOver, type TaskEngine, type TaskRecord } from '../engine/engine.js';
 import { type Check, checkOptions, isBoolean } from '../options.js';
 import { streamStatus } from './event-stream.js';
 import { openUntil } from './open-answers.js';
 import { preferredWait } from './prefer.js';
+import { answerUnknown, checkRoute, idIn } from './route.js';
 import { statusOf } from './status.js';
 
 export interface StatusOptions {
@@ -25,9 +24,11 @@ export interface StatusOptions {
  *
  * With `Prefer: wait=N` (RFC 7240) it answers when the task is over, or after N seconds. With `Accept: text/event-stream` the
  * answer is a stream of server-sent events: the same fields, at once and after each change, until the task is over. An
- * `EventSource` that connects again after that is told to stop, with 204.
+ * `EventSource` that connects again after that is told to stop, with 204. Requests with another method than GET or HEAD are
+ * left to the next handler.
  *
- * @throws BackgroundTasksError `ERR_INVALID_OPTION` for invalid options.
+ * @throws BackgroundTasksError `ERR_INVALID_OPTION` for invalid options. A path without a parameter `id` is answered with this
+ * error.
  * @example
  * app.get('/tasks/:id', taskStatus(engine));
  */
@@ -38,8 +39,12 @@ export function taskStatus(engine: TaskEngine, options: StatusOptions = {}): Req
   const longestWait = options.wait ?? 30;
 
   return async (req, res, next) => {
+    if (req.method !== 'GET' && req.method !== 'HEAD') {
+      next();
+      return;
+    }
     try {
-      const id = String(req.params['id']);
+      const id = idIn(req, 'taskStatus()');
       const record = await engine.get(id, { result: withResult });
       if (res.headersSent) return;
       res.vary('Accept, Prefer');
@@ -91,17 +96,6 @@ function answer(res: Response, record: TaskRecord | undefined, withResult: boole
   res.set('Cache-Control', 'no-store');
   if (!isOver(record.state)) res.set('Retry-After', '1');
   res.json(statusOf(record, withResult));
-}
-
-export function answerUnknown(res: Response): void {
-  res.set('Cache-Control', 'no-store').status(404).json({ error: 'No such task' });
-}
-
-/** @throws BackgroundTasksError `ERR_INVALID_OPTION`. */
-export function checkRoute(of: string, engine: TaskEngine): void {
-  if (isEngine(engine) === undefined) return;
-  const message = `${of}: the first argument must be an engine, not ${inspectShort(engine)}`;
-  throw new BackgroundTasksError('ERR_INVALID_OPTION', message);
 }
 
 /** Longer than a day is a mistake in the unit. */

@@ -46,7 +46,7 @@ export function phasesOf({ server, tasks, workers = [], engine, onClose }: Close
     phases.push({
       name: 'tasks',
       async run(limit) {
-        report.tasks = await tasks.close({ timeout: limit * ownPart });
+        report.tasks = await tasks.close({ timeout: Math.floor(limit * ownPart) });
       },
     });
   }
@@ -54,7 +54,7 @@ export function phasesOf({ server, tasks, workers = [], engine, onClose }: Close
     phases.push({
       name: 'workers',
       run: (limit, fail) =>
-        Promise.all(workers.map((worker) => worker.close({ timeout: limit * ownPart }).catch(fail))),
+        Promise.all(workers.map((worker) => worker.close({ timeout: Math.floor(limit * ownPart) }).catch(fail))),
     });
   }
   if (engine !== undefined) phases.push({ name: 'engine', run: () => engine.close() });
