@@ -48,6 +48,29 @@ it('aborts the signal of a task that is marked: rejected, it ends as cancelled, 
   expect(await run).toEqual({ state: 'cancelled' });
 });
 
+it('looks once where two ask at the same time, and again after that', async () => {
+  const answer = deferred<string[]>();
+  const find = jest.fn(() => answer.promise);
+  const runner = new MessageRunner([untilAborted], {}, undefined, undefined, { findCancelled: find });
+  const run = runner.run(message);
+  await sleep(10);
+  const looks = [runner.cancelMarked(), runner.cancelMarked()];
+  answer.resolve([]);
+  await Promise.all(looks);
+  expect(find).toHaveBeenCalledTimes(1);
+  find.mockResolvedValue(['ended meanwhile', 'id']);
+  await runner.cancelMarked();
+  expect(await run).toEqual({ state: 'cancelled' });
+});
+
+it('leaves no timer behind where nothing runs any more', async () => {
+  const waiting = trackTimeouts();
+  const runner = new MessageRunner([task('a', () => {})], {}, undefined, undefined, { findCancelled: async () => [] });
+  await runner.run(message);
+  await runner.cancelMarked();
+  expect(waiting()).toBe(0);
+});
+
 it('does not begin what was marked before its turn', async () => {
   const ran = jest.fn();
   const runner = new MessageRunner([task('a', ran)], {}, undefined, undefined, { findCancelled: async () => ['id'] });

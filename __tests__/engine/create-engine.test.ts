@@ -90,6 +90,79 @@ describe('enqueue', () => {
   });
 });
 
+describe('enqueueMany', () => {
+  const keyed = task('t', (_value: number) => {}, { key: 'k' });
+
+  it('hands over one task for each list of arguments', async () => {
+    const insertMany = jest.fn(async (messages: readonly TaskMessage[]) => messages.map((message) => message.id));
+    const driver = driverWith({ insertMany });
+    const stored = await createEngine(driver).enqueueMany(
+      task('t', (_value: number) => {}),
+      [[1], [2]],
+    );
+    const [[messages = []] = []] = insertMany.mock.calls;
+    expect(messages).toMatchObject([
+      { name: 't', json: '[1]' },
+      { name: 't', json: '[2]' },
+    ]);
+    expect(stored).toEqual(messages.map((message) => ({ id: message.id })));
+    expect(driver.messages).toEqual([]);
+  });
+
+  it.each([
+    ['keep', '[1]'],
+    ['again', '[3]'],
+  ] as const)('makes one task of those with one key, whileRunning: %s', async (whileRunning, json) => {
+    const insert = jest.fn(async (_message: TaskMessage) => id);
+    const engine = createEngine(driverWith({ insert, insertMany: never }));
+    const stored = await engine.enqueueMany(keyed.with({ whileRunning }), [[1], [2], [3]]);
+    expect(insert.mock.calls.map(([message]) => message)).toMatchObject([{ json, key: 'k' }]);
+    expect(stored).toStrictEqual([{ id }, { id }, { id }]);
+  });
+
+  it('says what could not be done where the store does not take them', async () => {
+    const engine = createEngine(driverWith({ insertMany: () => Promise.reject(new Error('gone')) }));
+    await expect(engine.enqueueMany(keyed.with({ key: undefined }), [[1]])).rejects.toMatchObject({
+      code: 'ERR_ENGINE_UNAVAILABLE',
+      message: 'mine: the task could not be stored: gone',
+    });
+  });
+
+  it('names itself where it refuses', async () => {
+    const engine = createEngine(driverWith({ insertMany: never }));
+    await expect(engine.enqueueMany(keyed, 'x' as never)).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: "enqueueMany(): the second argument must be an array of lists of arguments, not 'x'",
+    });
+    await expect(engine.enqueueMany((() => {}) as never, [[]])).rejects.toMatchObject({
+      code: 'ERR_INVALID_TASK',
+      message: expect.stringMatching(/^enqueueMany\(\): a task must be made by task\(\)/),
+    });
+  });
+
+  it.each([
+    ['this engine stores one task at a time: call enqueue()', {}],
+    ['one by one', { instead: { insertMany: 'one by one' } }],
+  ])('is refused where the driver has no way to: %s', async (reason, more) => {
+    await expect(createEngine(driverWith(more)).enqueueMany(keyed, [[1]])).rejects.toMatchObject({
+      code: 'ERR_INVALID_OPTION',
+      message: `mine: "enqueueMany()" is not possible: ${reason}`,
+    });
+  });
+});
+
+it('enqueue refuses what is no task, and "whileRunning" without a key, by its name', async () => {
+  const engine = createEngine(driverWith());
+  await expect(engine.enqueue((() => {}) as never)).rejects.toMatchObject({
+    code: 'ERR_INVALID_TASK',
+    message: expect.stringMatching(/^enqueue\(\): a task must be made by task\(\)/),
+  });
+  await expect(engine.enqueue(task('t', () => {}, { whileRunning: 'again' }))).rejects.toMatchObject({
+    code: 'ERR_INVALID_OPTION',
+    message: 'enqueue(): task "t" has "whileRunning" and no "key"',
+  });
+});
+
 describe.each([
   ['enqueue', 'insert', 'the task could not be stored'],
   ['get', 'find', 'the task could not be read'],
@@ -357,6 +430,42 @@ describe('a worker', () => {
     expect(events).toEqual(['wake', 'wake', 'stop', 'close']);
   });
 
+  it('need not be one that can be woken, and what is enqueued while it starts wakes none', async () => {
+    const begin = deferred<DriverWorker>();
+    const engine = createEngine(driverWith({ work: () => begin.promise }));
+    const start = engine.work([]);
+    await engine.enqueue(task('t', () => {}));
+    begin.resolve({ stop: () => {}, close: async () => {} });
+    await start;
+    await engine.enqueue(task('t', () => {}));
+    await engine.close();
+  });
+
+  it('is not woken any more while it closes', async () => {
+    const { driver, runners, events } = working();
+    const engine = createEngine(driver);
+    const worker = await engine.work([task('a', never)]);
+    const run = runners[0]?.run({ id, name: 'a', args: [], attempt: 1 });
+    const closed = worker.close({ timeout: 5 });
+    await engine.enqueue(task('t', () => {}));
+    expect(await run).toEqual({ state: 'unused' });
+    await closed;
+    expect(events).toEqual(['stop', 'close']);
+  });
+
+  it('looks at once for what was cancelled here', async () => {
+    const findCancelled = jest.fn(async (ids: readonly string[]) => ids);
+    const { driver, runners } = working();
+    const engine = createEngine({ ...driver, cancel: async () => 'signalled', findCancelled });
+    await engine.work([
+      task('a', () => new Promise((_, reject) => currentTask()?.signal.addEventListener('abort', reject))),
+    ]);
+    const run = runners[0]?.run({ id, name: 'a', args: [], attempt: 1 });
+    expect(await engine.cancel(id)).toBe('signalled');
+    expect(await run).toEqual({ state: 'cancelled' });
+    expect(findCancelled).toHaveBeenCalledTimes(1);
+  });
+
   it('is woken by its driver, with the others of its engine', async () => {
     const { driver, runners, events } = working();
     const engine = createEngine(driver);
@@ -489,7 +598,8 @@ describe('a worker', () => {
     const stop = (): never => {
       throw no;
     };
-    const both = { name: 'AggregateError', errors: [no, gone] };
+    const message = 'the worker could not be closed in full';
+    const both = { name: 'AggregateError', errors: [no, gone], message };
     const begin = deferred<DriverWorker>();
     const driverWorker: DriverWorker = { stop, close: () => Promise.reject(gone) };
     const worker = await createEngine(driverWith({ work: () => driverWorker })).work([]);

@@ -428,6 +428,36 @@ describe('reports', () => {
     expect(onError).toHaveBeenCalledTimes(10_002);
   });
 
+  it('remember so many names at most, too', async () => {
+    const error = jest.fn();
+    const runner = new MessageRunner([], { logger: { error } });
+    for (let index = 0; index <= 10_000; index++) {
+      runner.reportUnknown({ id: `first ${index}`, name: `name ${index}`, attempt: 0 });
+      runner.scheduleFailed(`schedule ${index}`, new Error('no'));
+    }
+    for (const index of [10_000, 0]) {
+      runner.reportUnknown({ id: `second ${index}`, name: `name ${index}`, attempt: 0 });
+      runner.scheduleFailed(`schedule ${index}`, new Error('no'));
+    }
+    await runner.reported();
+    const lines = error.mock.calls.map(([, line]) => String(line));
+    expect(lines.filter((line) => line.includes('"name 0" waits'))).toHaveLength(2);
+    expect(lines.filter((line) => line.includes('"name 10000" waits'))).toHaveLength(1);
+    expect(lines.filter((line) => line.includes('schedule "schedule 0"'))).toHaveLength(2);
+    expect(lines.filter((line) => line.includes('schedule "schedule 10000"'))).toHaveLength(1);
+  });
+
+  it.each([
+    ['["a",1]', ['a', 1]],
+    ['"a"', []],
+    ['[', []],
+    [undefined, []],
+  ])('have the arguments as they are stored, if they are a list: %s', (json, args) => {
+    const onError = jest.fn();
+    new MessageRunner([], { onError }).report({ id: '1', name: 'a', attempt: 1, json }, new Error('no'));
+    expect(onError.mock.calls[0]?.[1].args).toEqual(args);
+  });
+
   it('of tasks whose workers died say how often', () => {
     expect(givenUpError('a', 2)).toMatchObject({
       code: 'ERR_TASK_ABANDONED',

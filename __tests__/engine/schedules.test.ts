@@ -1,7 +1,7 @@
 // Schedules: slots, time zones, those that nobody saw. Whether each store does a slot once is in drivers/operations.ts.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { currentTask, task } from '../../lib/index.js';
+import { type BackgroundTasksError, currentTask, task } from '../../lib/index.js';
 import { memory } from '../../lib/testing/index.js';
 import { Memory } from '../../lib/testing/memory.js';
 import { MemoryStore } from '../../lib/testing/memory-driver.js';
@@ -222,7 +222,13 @@ describe('one that fails', () => {
       const code = 'ERR_INVALID_OPTION';
       expect(error.mock.calls).toEqual(
         ['one', 'two'].map((name) => [
-          { err: expect.objectContaining({ code, message: `the schedule "${name}": it cannot be read` }) },
+          {
+            err: expect.objectContaining({
+              code,
+              message: `the schedule "${name}": it cannot be read`,
+              cause: expect.any(Error),
+            }),
+          },
           `The schedule "${name}" of background tasks enqueues nothing`,
         ]),
       );
@@ -268,22 +274,38 @@ it('enqueues the task with its options', async () => {
 });
 
 it.each([
-  ['a name that is empty', '', { cron: '* * * * *' }],
-  ['a name with half a surrogate pair', 's\ud800', { cron: '* * * * *' }],
-  ['no pattern', 's', {}],
-  ['an unknown option', 's', { cron: '* * * * *', timezone: 'UTC' }],
-  ['a pattern with too few fields', 's', { cron: '* *' }],
-  ['a pattern that never comes', 's', { cron: '0 0 30 2 *' }],
-  ['a pattern with times that never come', 's', { cron: '15,45 2-4 31 4,6 *', timeZone: 'Europe/Berlin' }],
-  ['a pattern of past years', 's', { cron: '0 0 1,2 * * * 2020' }],
-  ['a list with a wrong hour', 's', { cron: '0 2,24 * * *' }],
-  ['an unknown time zone', 's', { cron: '0 2,3 * * *', timeZone: 'Europe/Atlantis' }],
-])('refuses %s with ERR_INVALID_OPTION', async (_title, name, options) => {
+  ['a name that is empty', '', { cron: '* * * * *' }, "the name must be a string that is not empty, not ''"],
+  ['a name with half a surrogate pair', 's\ud800', { cron: '* * * * *' }, 'the name has half a surrogate pair'],
+  ['no pattern', 's', {}, '"cron" must be a pattern'],
+  ['an unknown option', 's', { cron: '* * * * *', timezone: 'UTC' }, 'unknown option'],
+  ['a pattern with too few fields', 's', { cron: '* *' }, '"cron" or "timeZone": '],
+  [
+    'a pattern that never comes',
+    's',
+    { cron: '0 0 30 2 *' },
+    '"cron" must be a pattern that comes, which \'0 0 30 2 *\' never does',
+  ],
+  [
+    'a pattern with times that never come',
+    's',
+    { cron: '15,45 2-4 31 4,6 *', timeZone: 'Europe/Berlin' },
+    'never does',
+  ],
+  ['a pattern of past years', 's', { cron: '0 0 1,2 * * * 2020' }, 'never does'],
+  ['a list with a wrong hour', 's', { cron: '0 2,24 * * *' }, '"cron" or "timeZone": '],
+  ['a date', 's', { cron: '2027-01-01T00:00:00' }, '"cron" must be a pattern, not the date \'2027-01-01T00:00:00\''],
+  ['an unknown time zone', 's', { cron: '0 2,3 * * *', timeZone: 'Europe/Atlantis' }, '"cron" or "timeZone": '],
+])('refuses %s with ERR_INVALID_OPTION', async (_title, name, options, reason) => {
   const engine = memory();
-  await expect(engine.schedule(name, options as { cron: string }, tick)).rejects.toMatchObject({
-    code: 'ERR_INVALID_OPTION',
-    message: expect.stringMatching(/^schedule\(\): /),
-  });
+  const refused = await engine.schedule(name, options as { cron: string }, tick).then(
+    () => ({}) as Partial<BackgroundTasksError>,
+    (error: BackgroundTasksError) => error,
+  );
+  expect(refused.code).toBe('ERR_INVALID_OPTION');
+  expect(refused.message).toMatch(/^schedule\(\): /);
+  expect(refused.message).toContain(reason);
+  // What croner has said.
+  expect(refused.cause instanceof Error).toBe(reason.startsWith('"cron" or'));
   expect(await engine.schedules()).toEqual([]);
 });
 
