@@ -4,6 +4,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { tracingChannel } from 'node:diagnostics_channel';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { givenUpError, MessageRunner, type StoredMessage } from '../../lib/engine/index.js';
+import { WorkerGroup } from '../../lib/engine/worker-group.js';
 import { after, currentTask, type Task, type TaskTrace, task } from '../../lib/index.js';
 import { deferred } from '../fixtures/deferred.js';
 import { fakeTimeouts, trackTimeouts } from '../fixtures/timeouts.js';
@@ -210,6 +211,15 @@ describe('a suspect', () => {
     expect(await runner.run(message('t'), beginAlone)).toEqual({ state: 'unused' });
     expect(ran).not.toHaveBeenCalled();
     expect(await runner.run(message('t'))).toMatchObject({ state: 'succeeded' });
+  });
+
+  it('waits for nothing that its worker, or another one of its engine, has given back unbegun', async () => {
+    const group = new WorkerGroup();
+    const [first, second] = [1, 2].map(() => new MessageRunner([task('t', () => {})], {}, group));
+    const unbegun = first?.run(message('t'));
+    first?.dropAfter(Number.POSITIVE_INFINITY);
+    expect(await unbegun).toEqual({ state: 'unused' });
+    expect(await second?.run(message('t'), async () => true)).toMatchObject({ state: 'succeeded' });
   });
 
   it('whose worker closes while it is marked is given back', async () => {
