@@ -309,6 +309,29 @@ it('promote() knows nothing of what cannot be an id, without asking', async () =
   expect(promote.mock.calls).toEqual([[id, expect.any(AbortSignal)]]);
 });
 
+describe('a call of many steps', () => {
+  it('resolves with the sum of them', async () => {
+    const retry = async function* (): AsyncGenerator<number> {
+      yield* [100, 100, 7];
+    };
+    expect(await createEngine(driverWith({ retry })).retry({ state: 'failed' })).toBe(207);
+  });
+
+  it('goes no further where one step fails', async () => {
+    let expired: AbortSignal | undefined;
+    const remove = async function* (_selection: unknown, signal: AbortSignal): AsyncGenerator<number> {
+      expired = signal;
+      yield 100;
+      throw new Error('gone');
+    };
+    await expect(createEngine(driverWith({ remove })).remove({ state: 'failed' })).rejects.toMatchObject({
+      code: 'ERR_ENGINE_UNAVAILABLE',
+      message: 'mine: the task could not be changed: gone',
+    });
+    expect(expired?.aborted).toBe(true);
+  });
+});
+
 describe('within', () => {
   const transaction = {};
   const gone = new Error('the transaction was rolled back');

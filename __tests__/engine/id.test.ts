@@ -25,7 +25,10 @@ test('newId() makes ids that increase, also many in one millisecond, and where t
 });
 
 test('timeOfId() knows nothing of an id that was made otherwise', () => {
-  expect(timeOfId('0f8fad5b-d9cb-469f-a165-70867728950e')).toBeUndefined();
+  const made = newId();
+  for (const id of ['0f8fad5b-d9cb-469f-a165-70867728950e', 'x', '', `0${made}`, `${made}0`, made.slice(1)]) {
+    expect(timeOfId(id)).toBeUndefined();
+  }
 });
 
 const id = '0f8fad5b-d9cb-469f-a165-70867728950e';

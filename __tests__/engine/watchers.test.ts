@@ -146,6 +146,43 @@ it('keeps the process up while it is waited for, and no longer', async () => {
   expect([abandoned, awaited]).toEqual(['left', 'told']);
 });
 
+it('goes on where a task that was over has been queued anew by the time its result is read', async () => {
+  const id = randomUUID();
+  const states: TaskRecord['state'][] = ['failed', 'queued', 'queued', 'succeeded', 'succeeded'];
+  const asked: boolean[] = [];
+  const engine = engineWith(async (_ids, { result }) => {
+    asked.push(result);
+    return [{ ...queued(id), state: states[asked.length - 1] ?? 'succeeded' }];
+  });
+  expect((await collect(engine.watch(id))).map(({ state }) => state)).toEqual(['queued', 'succeeded']);
+  expect(asked).toEqual([false, true, false, false, true]);
+});
+
+it('tells of the end as it was seen where no result is wanted', async () => {
+  const id = randomUUID();
+  const asked: boolean[] = [];
+  const engine = engineWith(async (_ids, { result }) => {
+    asked.push(result);
+    return [{ ...queued(id), state: 'failed' }];
+  });
+  expect(await collect(engine.watch(id, { result: false }))).toEqual([{ ...queued(id), state: 'failed' }]);
+  expect(asked).toEqual([false]);
+});
+
+it('leaves no listener on the signal, and looks for nobody who has left before the first look', async () => {
+  const find = jest.fn(async (ids: readonly string[]) => ids.map(queued));
+  const engine = engineWith(find);
+  const controller = new AbortController();
+  const remove = jest.spyOn(controller.signal, 'removeEventListener');
+  const add = jest.spyOn(controller.signal, 'addEventListener');
+  const watched = collect(engine.watch(randomUUID(), { signal: controller.signal }));
+  controller.abort();
+  expect(await watched).toEqual([]);
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  expect(find).not.toHaveBeenCalled();
+  expect(remove.mock.calls).toEqual(add.mock.calls);
+});
+
 it('does not begin with a signal that is aborted already', async () => {
   const engine = memory();
   const { id } = await engine.enqueue(a);

@@ -34,14 +34,16 @@ export class Watchers {
       while (signal?.aborted !== true) {
         const record = await watcher.next();
         if (record === undefined) return;
-        if (isOver(record.state)) {
-          const [whole = record] = result ? await this.#find([id], true) : [record];
-          yield whole;
-          if (isOver(whole.state)) return; // Else it was queued anew.
+        if (!isOver(record.state)) {
+          const shown = JSON.stringify(record);
+          if (shown !== last) yield record;
+          last = shown;
+          continue;
         }
-        const shown = JSON.stringify(record);
-        if (shown !== last && !isOver(record.state)) yield record;
-        last = shown;
+        const [whole = record] = result ? await this.#find([id], true) : [record];
+        if (!isOver(whole.state)) continue; // It was queued anew, which the next look tells.
+        yield whole;
+        return;
       }
     } finally {
       signal?.removeEventListener('abort', onAbort);
