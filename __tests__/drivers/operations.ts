@@ -643,6 +643,29 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         });
       }
 
+      test('waits on where a task is removed that has had the key before', async () => {
+        const engine = await openEngine();
+        const gates = [new Gate(), new Gate(), new Gate()];
+        let runs = 0;
+        const { started, waits } = waiting(() => gates[runs++] ?? new Gate());
+        gates[0]?.open();
+        gates[2]?.open();
+        await engine.work([waits]);
+        const before = await engine.enqueue(waits, 0);
+        await over(engine, before.id);
+        const first = await engine.enqueue(waits, 1);
+        await started.count(2);
+        const second = await engine.enqueue(waits, 2);
+        expect(await engine.remove(before.id)).toBe(1);
+        expect(await engine.get(first.id)).toMatchObject({ state: 'running' });
+        expect(await engine.get(second.id)).toMatchObject({ state: 'queued', attempts: 0 });
+        gates[1]?.open();
+        for (const { id } of [first, second]) {
+          expect(await over(engine, id)).toMatchObject({ state: 'succeeded', attempts: 1 });
+        }
+        expect(started.all).toEqual([0, 1, 2]);
+      });
+
       test('has the delay of the newest call, too', async () => {
         const engine = await openEngine();
         const gate = new Gate();

@@ -78,6 +78,7 @@ describe.each(expresses)('an event stream on Express %s', (_version, express) =>
     expect(response.status).toBe(200);
     expect(response.headers.get('content-type')).toMatch(/^text\/event-stream(;|$)/);
     expect(response.headers.get('cache-control')).toBe('no-store, no-transform');
+    expect(response.headers.get('x-accel-buffering')).toBe('no');
     expect(response.headers.get('vary')).toContain('Accept');
     const events: Event[] = [];
     let worker: Promise<unknown> | undefined;

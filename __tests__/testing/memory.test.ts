@@ -126,8 +126,33 @@ it('advance() brings delays and retries about', async () => {
   expect(ran).toEqual([1, 2]);
   expect(await engine.get(id)).toMatchObject({ state: 'succeeded', attempts: 2 });
   for (const bad of [-1, Number.NaN, Number.POSITIVE_INFINITY, '1' as unknown as number]) {
-    expect(() => engine.advance(bad)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION' }));
+    const message = expect.stringMatching(/^advance\(\): the duration must be milliseconds from 0, not /);
+    expect(() => engine.advance(bad)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_OPTION', message }));
   }
+  engine.advance(0);
+});
+
+it('runs each of two delayed tasks when it is due', async () => {
+  const engine = memory();
+  const ran = deferred();
+  const late = task('late', () => ran.resolve());
+  const [first, second] = [
+    await engine.enqueue(late.with({ delay: 20 })),
+    await engine.enqueue(late.with({ delay: 30_000 })),
+  ];
+  await engine.work([late]);
+  await ran.promise;
+  expect(await engine.get(second.id)).toMatchObject({ state: 'queued', attempts: 0 });
+  expect((await engine.list()).map(({ id }) => id)).toEqual([second.id, first.id]);
+  await engine.close();
+});
+
+it('list() tells no results, and get() does', async () => {
+  const engine = memory();
+  const { id } = await engine.enqueue(task('value', () => 5));
+  await engine.drain([task('value', () => 5)]);
+  expect(await engine.get(id)).toMatchObject({ state: 'succeeded', result: 5 });
+  expect((await engine.list())[0]).not.toHaveProperty('result');
 });
 
 it('advance() wakes a worker', async () => {
