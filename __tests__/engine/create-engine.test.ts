@@ -309,6 +309,47 @@ it('promote() knows nothing of what cannot be an id, without asking', async () =
   expect(promote.mock.calls).toEqual([[id, expect.any(AbortSignal)]]);
 });
 
+describe.each<[string, Partial<EngineDriver>, string, (engine: TaskEngine) => Promise<unknown>]>([
+  ['list', { list: gone }, 'the tasks could not be read', (engine) => engine.list()],
+  ['stats', { stats: gone }, 'the tasks could not be counted', (engine) => engine.stats()],
+  ['cancel', { cancel: gone }, 'the task could not be changed', (engine) => engine.cancel(id)],
+  ['promote', { promote: gone }, 'the task could not be changed', (engine) => engine.promote(id)],
+])('%s', (_name, driver, what, call) => {
+  it('says what could not be done where the store does not answer', async () => {
+    await expect(call(createEngine(driverWith(driver)))).rejects.toMatchObject({
+      code: 'ERR_ENGINE_UNAVAILABLE',
+      message: `mine: ${what}: gone`,
+    });
+  });
+});
+
+function gone(): Promise<never> {
+  return Promise.reject(new Error('gone'));
+}
+
+it('retry(), remove() and list() know nothing of what cannot be an id, without asking', async () => {
+  const ask = jest.fn();
+  const engine = createEngine(driverWith({ retry: ask, remove: ask, list: ask }));
+  expect(await engine.retry('x')).toBe(0);
+  expect(await engine.remove('x')).toBe(0);
+  expect(await engine.list({ after: 'x' })).toEqual([]);
+  expect(ask).not.toHaveBeenCalled();
+});
+
+it('bad options are refused in the name of the call', async () => {
+  const ask = jest.fn();
+  const engine = createEngine(driverWith({ retry: ask, remove: ask, cancel: ask }));
+  const bad = { results: true } as object;
+  await expect(engine.get(id, bad)).rejects.toThrow('get(): unknown option "results"');
+  await expect(engine.retry({})).rejects.toThrow('retry(): give it an id, or a filter with "state" or "name"');
+  await expect(engine.remove({})).rejects.toThrow('remove(): give it an id, or a filter with "state" or "name"');
+  expect(() => engine.watch(id, { signal: 'now' as never })).toThrow('watch(): "signal" must be an AbortSignal, not');
+  expect(() => createEngine(driverWith({ find: undefined })).watch(id)).toThrow('mine: "watch()" is not possible');
+  await expect(engine.schedule('s', { cron: '@daily' }, (() => {}) as never)).rejects.toThrow(
+    'schedule(): a task must be made by task()',
+  );
+});
+
 describe('a call of many steps', () => {
   it('resolves with the sum of them', async () => {
     const retry = async function* (): AsyncGenerator<number> {
@@ -453,6 +494,28 @@ describe('a worker', () => {
     expect(events).toEqual(['wake', 'wake', 'stop', 'close']);
   });
 
+  it('is woken by what is retried or promoted, and asked for no marks by a cancel that needs none', async () => {
+    const { driver, events } = working();
+    const findCancelled = jest.fn(async () => []);
+    const engine = createEngine({
+      ...driver,
+      retry: async function* () {
+        yield 1;
+      },
+      promote: async () => true,
+      cancel: async () => 'cancelled',
+      findCancelled,
+    });
+    await engine.work([]);
+    await engine.retry(id);
+    expect(events).toEqual(['wake']);
+    await engine.promote(id);
+    expect(events).toEqual(['wake', 'wake']);
+    await engine.cancel(id);
+    expect(findCancelled).not.toHaveBeenCalled();
+    await engine.close();
+  });
+
   it('need not be one that can be woken, and what is enqueued while it starts wakes none', async () => {
     const begin = deferred<DriverWorker>();
     const engine = createEngine(driverWith({ work: () => begin.promise }));
@@ -484,9 +547,11 @@ describe('a worker', () => {
       task('a', () => new Promise((_, reject) => currentTask()?.signal.addEventListener('abort', reject))),
     ]);
     const run = runners[0]?.run({ id, name: 'a', args: [], attempt: 1 });
+    await new Promise(setImmediate); // It has begun.
+    expect(findCancelled).not.toHaveBeenCalled();
     expect(await engine.cancel(id)).toBe('signalled');
+    expect(findCancelled).toHaveBeenCalledTimes(1); // Its own look would come in 2 s.
     expect(await run).toEqual({ state: 'cancelled' });
-    expect(findCancelled).toHaveBeenCalledTimes(1);
   });
 
   it('is woken by its driver, with the others of its engine', async () => {
