@@ -666,7 +666,11 @@ describe('a worker', () => {
     const work = (): DriverWorker => ({ stop: () => {}, close: () => Promise.reject(gone) });
     const engine = createEngine(driverWith({ work, close: () => Promise.reject(full) }));
     await engine.work([]);
-    await expect(engine.close()).rejects.toMatchObject({ name: 'AggregateError', errors: [gone, full] });
+    await expect(engine.close()).rejects.toMatchObject({
+      name: 'AggregateError',
+      message: 'the engine could not be closed in full',
+      errors: [gone, full],
+    });
   });
 
   it('is closed also where its driver fails to stop it', async () => {

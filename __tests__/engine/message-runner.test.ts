@@ -405,6 +405,17 @@ describe('reports', () => {
     expect(onError).not.toHaveBeenCalled();
   });
 
+  it('of schedules that fail come once a minute for each of them', async () => {
+    const error = jest.fn();
+    const runner = new MessageRunner([], { logger: { error } });
+    for (const name of ['a', 'b', 'a', 'b']) runner.scheduleFailed(name, new Error('no'));
+    await runner.reported();
+    expect(error.mock.calls.map(([, line]) => line)).toEqual([
+      'The schedule "a" of background tasks enqueues nothing',
+      'The schedule "b" of background tasks enqueues nothing',
+    ]);
+  });
+
   it('of unknown tasks are made once for each', async () => {
     const onError = jest.fn();
     const runner = new MessageRunner([], { onError });
@@ -423,6 +434,10 @@ describe('reports', () => {
     runner.reportUnknown({ id: 'c100', name: 'c', attempt: 0 });
     await runner.reported();
     const line = (name: string) => `no worker here knows the task "${name}": pass it to work()`;
+    expect(error.mock.calls[0]).toEqual([
+      { err: expect.objectContaining({ code: 'ERR_UNKNOWN_TASK' }), task: { id: 'c0', name: 'c', attempt: 0 } },
+      `Background task "c" waits: ${line('c')}`,
+    ]);
     expect(error.mock.calls.map(([{ err }]) => err.message)).toEqual([
       line('c'),
       line('d'),

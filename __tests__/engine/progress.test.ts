@@ -31,6 +31,25 @@ it('is stored at most twice a second, the last value of each task', async () => 
   expect(written).toHaveLength(1);
 });
 
+it('is written by one call at a time', async () => {
+  const gates = [deferred(), deferred()];
+  const written: string[] = [];
+  const runner = runnerOf(
+    task('a', (value: number) => currentTask()?.progress(value)),
+    async ([first]) => {
+      written.push(first?.json ?? '');
+      await gates[written.length - 1]?.promise;
+    },
+  );
+  const runs = [1, 2].map((value) => runner.run({ ...message, id: `id-${value}`, args: [value] }));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  expect(written).toEqual(['1']);
+  gates[0]?.resolve();
+  gates[1]?.resolve();
+  await Promise.all(runs);
+  expect(written).toEqual(['1', '2']);
+});
+
 it('is stored before the end of its task is told', async () => {
   const log: string[] = [];
   const runner = runnerOf(

@@ -82,8 +82,9 @@ describe('a worker', () => {
   it('does not look more often with a second one, nor while it makes a schedule that is far off', async () => {
     const store = new Clocked();
     await store.work();
+    await store.pass(250);
     await store.work();
-    await store.pass(500);
+    await store.pass(250);
     await store.engine.schedule('s', { cron: '@yearly' }, tick);
     await store.pass(2000);
     expect(store.looks).toEqual([0.375, 1.75, 2.75]);
