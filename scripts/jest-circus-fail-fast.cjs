@@ -12,8 +12,8 @@ let killed;
 module.exports = async function run(globalConfig, config, environment, runtime, testPath, sendMessage) {
   const mutant = process.env.__STRYKER_ACTIVE_MUTANT__;
   const isKilled = () => mutant !== undefined && killed === mutant;
-  const pattern = globalConfig.testNamePattern;
-  const isToRun = (name) => pattern === undefined || new RegExp(pattern, 'i').test(name);
+  const pattern = new RegExp(globalConfig.testNamePattern ?? '', 'i');
+  const isToRun = (name) => pattern.test(name);
   if (isKilled() || namesOf(testPath)?.some(isToRun) === false) return skippedFile(testPath);
 
   const handle = environment.handleTestEvent?.bind(environment);

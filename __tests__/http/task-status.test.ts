@@ -271,3 +271,28 @@ describe('taskStatus() refuses', () => {
     );
   });
 });
+
+describe.each(expresses)('the error that taskStatus() shows on Express %s', (_version, express) => {
+  it.each([
+    [
+      { to: 'ada@example.com', cause: new Error('inner') },
+      { name: 'Error', message: 'an object that is no Error' },
+    ],
+    [
+      { name: 'Bounced', message: 'bounced', to: 'ada@example.com' },
+      { name: 'Bounced', message: 'bounced' },
+    ],
+    [[new Error('inner')], { name: 'Error', message: 'an object that is no Error' }],
+  ])('has no argument and no stack of what a task throws that is no Error: %j', async (thrown, error) => {
+    const fails = task('fails', () => {
+      throw thrown;
+    });
+    const queue = memory();
+    const { url } = await serve(express().get('/tasks/:id', taskStatus(queue, { result: true })));
+    const { id } = await queue.enqueue(fails);
+    await queue.drain([fails], { onError: () => {} });
+    const text = await (await fetch(`${url}/tasks/${id}`)).text();
+    expect(JSON.parse(text)).toMatchObject({ state: 'failed', error });
+    expect(text).not.toMatch(/ada@example|inner| at /);
+  });
+});

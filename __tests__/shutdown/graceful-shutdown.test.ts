@@ -179,6 +179,7 @@ describe('close()', () => {
       '%s ms for all: 3 parts of 8 for each, less a tenth for what follows',
       async (timeout) => {
         const [ofTasks = 0, ofWorkers = 0] = await told(timeout);
+        expect([ofTasks, ofWorkers].every(Number.isInteger)).toBe(true); // Reports of what was given up show it.
         expect(ofTasks).toBeLessThanOrEqual((9000 * 3 * 0.9) / 8);
         expect(ofTasks).toBeGreaterThan((9000 * 3 * 0.9) / 8 - 1000);
         // What the tasks did not need.

@@ -9,7 +9,8 @@ import type { TaskMessage } from './message.js';
 
 /**
  * What subscribers of `tracingChannel('express-background-tasks:enqueue')` get: the same object for all events of a task that is
- * enqueued. For the tasks of `enqueueMany` each event comes once a task, and the `wrap` of the first one counts.
+ * enqueued, also where it is refused before it gets to the store. For the tasks of `enqueueMany` each event comes once a task, and
+ * the `wrap` of the first one counts.
  */
 export interface EnqueueTrace {
   /** Its `attempt` is 0. */
