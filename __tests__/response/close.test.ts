@@ -745,6 +745,28 @@ describe('close() called again', () => {
     expect(countTimeouts()).toBe(0);
   });
 
+  it('has a time limit of its own while a call inside a task gives up', async () => {
+    const { middleware, respond } = await serveTasks();
+    const shut = deferred<void>();
+    const closesInside = async (): Promise<void> => {
+      await shut.promise;
+      void middleware.close({ timeout: 0 });
+      await never();
+    };
+    const handle = await respond((tasks) => {
+      const first = tasks.add(closesInside);
+      // More than are given up without a pause.
+      for (let count = 0; count < 100_000; count++) tasks.add(() => {});
+      return first;
+    });
+    shut.resolve();
+    while (middleware.stats.abandoned === 0) await setImmediate();
+    expect(middleware.stats.pending).toBeGreaterThan(0);
+    const { abandoned } = await middleware.close({ timeout: 20 });
+    expect(abandoned).toHaveLength(100_001);
+    expect(handle.status).toBe('abandoned');
+  });
+
   it('is refused with bad options too', async () => {
     const { middleware } = await serveTasks();
     await middleware.close();

@@ -271,6 +271,23 @@ describe.each(expresses)('Express %s', (version, express) => {
       expect(watched.outcomes).toHaveLength(3);
     });
 
+    it("runs a task that a 'finish' listener adds before Node has let go of the connection", async () => {
+      const watched = watch();
+      const app = express();
+      app.use(watched.middleware);
+      app.get('/', (_req, res) => {
+        res.prependOnceListener('finish', () => watched.add(res));
+        res.json({});
+      });
+      const { url } = await serve(app);
+      const agent = new Agent({ keepAlive: true });
+      await exchange(url, { agent });
+      await watched.middleware.idle();
+      agent.destroy();
+      expect(watched.starts).toEqual([{ url: '/', isOver: true }]);
+      expect(watched.outcomes).toEqual([{ statusCode: 200, completed: true }]);
+    });
+
     it('runs tasks that were first added long after the response, its connection closed', async () => {
       const watched = watch();
       const closed = deferred<Response>();
