@@ -7,6 +7,11 @@ import { expresses, serve } from '../fixtures/serve.js';
 
 const quick = task('quick', (_secret: string) => 'done');
 
+interface Failure {
+  code: string;
+  message: string;
+}
+
 describe.each(expresses)('cancelTask() on Express %s', (_version, express) => {
   let engine: MemoryEngine;
   let url: string;
@@ -21,8 +26,8 @@ describe.each(expresses)('cancelTask() on Express %s', (_version, express) => {
     });
     app.use('/both/:id', taskStatus(engine), cancelTask(engine));
     app.all('/named/:task', taskStatus(engine), cancelTask(engine));
-    app.use('/named', (error: { message: string }, _req: unknown, res: { send(text: string): void }, _next: unknown) =>
-      res.send(error.message),
+    app.use('/named', (error: Failure, _req: unknown, res: { send(text: string): void }, _next: unknown) =>
+      res.send(`${error.code}: ${error.message}`),
     );
     app.use((error: { status: number }, _req: unknown, res: { sendStatus(code: number): void }, _next: unknown) =>
       res.sendStatus(error.status),
@@ -90,8 +95,8 @@ describe.each(expresses)('cancelTask() on Express %s', (_version, express) => {
   it('says so where the path has no parameter "id", and so does taskStatus()', async () => {
     const { id } = await engine.enqueue(quick, 'secret');
     const message = 'its path must have a parameter "id", as in /tasks/:id';
-    expect(await (await remove(`/named/${id}`)).text()).toBe(`cancelTask(): ${message}`);
-    expect(await (await fetch(`${url}/named/${id}`)).text()).toBe(`taskStatus(): ${message}`);
+    expect(await (await remove(`/named/${id}`)).text()).toBe(`ERR_INVALID_OPTION: cancelTask(): ${message}`);
+    expect(await (await fetch(`${url}/named/${id}`)).text()).toBe(`ERR_INVALID_OPTION: taskStatus(): ${message}`);
   });
 
   it('never cancels by GET, HEAD or OPTIONS, also where it is mounted for all methods', async () => {

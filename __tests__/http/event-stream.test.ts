@@ -293,6 +293,29 @@ describe.each(expresses)('an event stream on Express %s', (_version, express) =>
     socket.destroy();
   });
 
+  it('frees all when a client leaves that has stopped reading', async () => {
+    const { id } = await engine.enqueue(quick, 'secret');
+    const progress = 'x'.repeat(1_000_000);
+    const ended = deferred();
+    let count = 0;
+    jest.spyOn(engine, 'watch').mockImplementation(async function* (_id, options): AsyncGenerator<TaskRecord> {
+      try {
+        while (options?.signal?.aborted !== true) {
+          yield { id, name: 'quick', state: 'running', attempts: count++, enqueuedAt: new Date(0), progress };
+        }
+      } finally {
+        ended.resolve();
+      }
+    });
+    const { port } = await serve(appWith());
+    const socket = await openSocket(port);
+    socket.pause();
+    socket.write(`GET /tasks/${id} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n`);
+    for (let before = -1; count === 0 || before < count; await sleep(50)) before = count;
+    socket.destroy();
+    await ended.promise;
+  });
+
   it('sends a comment every 15 s, unless the client does not read, and none once it has left', async () => {
     const { id } = await engine.enqueue(quick, 'secret');
     const unread: (() => void)[] = [];

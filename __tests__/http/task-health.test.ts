@@ -110,6 +110,7 @@ describe.each(expresses)('taskHealth() on Express %s', (_version, express) => {
 
   it("leaves what a worker throws to the application's error handling, and an answered response alone", async () => {
     const broken = { health: () => JSON.parse('{') } as TaskWorker;
+    const failures: unknown[] = [];
     const app = express();
     app.get('/answered', (_req, res, next) => {
       next();
@@ -117,12 +118,15 @@ describe.each(expresses)('taskHealth() on Express %s', (_version, express) => {
     });
     app.get('/answered', taskHealth({ workers: [] }));
     app.get('/broken', taskHealth({ workers: [broken] }));
-    app.use((_error: unknown, _req: unknown, res: { sendStatus(code: number): void }, _next: unknown) =>
-      res.sendStatus(500),
-    );
+    app.use((error: unknown, _req: unknown, res: { sendStatus(code: number): void }, _next: unknown) => {
+      failures.push(error);
+      res.sendStatus(500);
+    });
     const { url } = await serve(app);
-    expect((await fetch(`${url}/broken`)).status).toBe(500);
     expect((await fetch(`${url}/answered`)).status).toBe(418);
+    expect(failures).toEqual([]);
+    expect((await fetch(`${url}/broken`)).status).toBe(500);
+    expect(failures).toEqual([expect.any(SyntaxError)]);
   });
 });
 
@@ -141,7 +145,7 @@ describe('taskHealth() refuses', () => {
     [{ workers: {} }, '"workers" must be an array of workers'],
     [{ workers: [{}] }, '"workers" must be an array of workers'],
     [{ engine: memory(), maxLag: -1 }, '"maxLag" must be milliseconds'],
-    [{ engine: memory(), lag: 1 }, 'unknown option "lag"'],
+    [{ engine: memory(), lag: 1 }, 'taskHealth(): unknown option "lag"'],
   ])('%p', (options, text) => {
     expect(() => taskHealth(options as HealthOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_INVALID_OPTION', message: expect.stringContaining(text) }),

@@ -253,7 +253,7 @@ interface Waited {
 
 describe('taskStatus() refuses', () => {
   it.each([
-    [undefined, undefined, 'the first argument must be an engine, not undefined'],
+    [undefined, undefined, 'taskStatus(): the first argument must be an engine, not undefined'],
     [{ get: async () => undefined }, undefined, 'the first argument must be an engine, not {'],
     [engine, { results: true }, 'taskStatus(): unknown option "results"'],
     [engine, { result: 'yes' }, '"result" must be true or false'],
@@ -270,6 +270,11 @@ describe('taskStatus() refuses', () => {
       }),
     );
   });
+});
+
+it('taskStatus() may let clients wait for a day', () => {
+  expect(taskStatus(engine, { wait: 86_400 })).toEqual(expect.any(Function));
+  expect(() => taskStatus(engine, { wait: 86_401 })).toThrow('"wait" must be whole seconds');
 });
 
 describe.each(expresses)('the error that taskStatus() shows on Express %s', (_version, express) => {

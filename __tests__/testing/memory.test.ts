@@ -180,6 +180,32 @@ it('advance() makes a worker meet the slots of schedules', async () => {
   await engine.close();
 });
 
+it('advance() makes up slots by one task where no worker has been there', async () => {
+  const engine = memory();
+  const often = task('often', () => {});
+  await engine.schedule('s', { cron: '* * * * *' }, often);
+  for (let minute = 0; minute < 5; minute++) {
+    engine.advance(60_000);
+    await new Promise(setImmediate);
+  }
+  expect(engine.enqueued(often)).toEqual([]);
+  await engine.drain([often]);
+  expect(await engine.stats()).toMatchObject({ queued: 0, succeeded: 1 });
+  await engine.close();
+});
+
+it('a worker that looks for tasks is healthy, however long there are none', async () => {
+  jest.useFakeTimers({ doNotFake: [...unfaked.filter((name) => name !== 'performance' && name !== 'Date')] });
+  const engine = memory();
+  const worker = await engine.work([sendMail]);
+  for (let seconds = 0; seconds < 60; seconds++) {
+    jest.advanceTimersByTime(1000);
+    await new Promise(setImmediate);
+  }
+  expect(worker.health()).toMatchObject({ healthy: true, running: 0 });
+  await engine.close();
+});
+
 it('drain() is refused inside a task of the engine, for which it would wait', async () => {
   const engine = memory();
   const drains: Task<[], Promise<void>> = task('drains', () => engine.drain([drains]));
@@ -222,6 +248,7 @@ it('reports what no worker knows once, and nothing else', async () => {
     begun.resolve();
     return end.promise;
   });
+  await expect(engine.drain(undefined as unknown as Task[])).rejects.toThrow('array'); // Workers still report afterwards.
   await engine.enqueue(slow); // It runs,
   await engine.enqueue(slow); // waits for a slot,
   await engine.enqueue(task('unknown', { delay: 60_000 })); // or is not due.
