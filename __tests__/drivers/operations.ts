@@ -304,6 +304,7 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         const engine = await openEngine();
         const { id } = await send(engine, { name: 'conformance.record', args: [1], delay: 500 });
         expect(await engine.cancel(id)).toBe('cancelled');
+        expect(await engine.get(id)).not.toHaveProperty('runAt');
         const seen = await record(engine);
         await sleep(1000); // Its time passes.
         expect(seen.all).toEqual([]);
@@ -317,8 +318,11 @@ export function describeOperations({ can, test, openEngine, startWorkerProcess }
         await engine.work([fails]);
         const { id } = await engine.enqueue(fails);
         await reaches(engine, id, ({ state, attempts }) => state === 'queued' && attempts === 1);
+        expect(await engine.get(id)).toHaveProperty('runAt');
         expect(await engine.cancel(id)).toBe('cancelled');
-        expect(await engine.get(id)).toMatchObject({ state: 'cancelled', attempts: 1 });
+        const cancelled = await engine.get(id);
+        expect(cancelled).toMatchObject({ state: 'cancelled', attempts: 1 });
+        expect(cancelled).not.toHaveProperty('runAt');
       });
 
       test('a running task of this process has its signal aborted; it ends as cancelled, neither reported nor retried', async () => {
