@@ -224,19 +224,21 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     const runs = new Notes<number>();
     await engine.get(randomUUID()); // It is connected.
     const stored = Array.from({ length: 1000 }, (_, number) => send(engine, { name: 'a', args: [number] }));
-    const start = performance.now();
+    // The CPU time, since other programs may hold this one up in the middle of a turn.
+    const start = cpuTime();
     let isOver = false;
     let longest = 0;
     const turns = async (): Promise<void> => {
       for (let last = start; !isOver; ) {
         await new Promise(setImmediate);
-        longest = Math.max(longest, performance.now() - last);
-        last = performance.now();
+        const now = cpuTime();
+        longest = Math.max(longest, now - last);
+        last = now;
       }
     };
     const counted = turns();
     await Promise.all(stored);
-    const whole = performance.now() - start;
+    const whole = cpuTime() - start;
     isOver = true;
     await counted;
     expect(longest).toBeLessThan(whole / 3);
@@ -294,3 +296,9 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     await worker.close();
   });
 });
+
+/** What this process has used, in ms. */
+function cpuTime(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}

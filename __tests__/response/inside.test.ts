@@ -255,11 +255,18 @@ describe.each(calls)('%s in onError', (_title, call) => {
     await waiting.promise;
   });
 
-  it('waits if the call is made by something that an onError has left behind', async () => {
+  const endings: [string, () => Promise<void> | void][] = [
+    ['a synchronous', () => {}],
+    ['an asynchronous', () => sleep(1)],
+  ];
+  it.each(endings)('waits if the call is made by something that %s onError has left behind', async (_which, end) => {
     const over = deferred();
     const called = deferred<ReturnType<typeof watch>>();
     const served: ServedTasks = await serveTasks({
-      onError: () => void over.promise.then(() => called.resolve(watch(call(served.middleware)))),
+      onError: () => {
+        void over.promise.then(() => called.resolve(watch(call(served.middleware))));
+        return end();
+      },
     });
     await served.respond((tasks) => tasks.add(() => Promise.reject(error)));
     const first = deferred();
