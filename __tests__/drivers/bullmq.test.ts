@@ -7,6 +7,7 @@ import { Cluster, Redis } from 'ioredis';
 import { type BullmqOptions, bullmq } from '../../lib/drivers/bullmq/index.js';
 import { errorOf } from '../../lib/drivers/bullmq/record.js';
 import { currentTask, type OnError, task } from '../../lib/index.js';
+import { cpuTime } from '../fixtures/cpu-time.js';
 import { connection, obliterate } from './fixtures/bullmq.js';
 import { startRedis } from './fixtures/own-server.js';
 import { send } from './fixtures/send.js';
@@ -224,7 +225,7 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     const runs = new Notes<number>();
     await engine.get(randomUUID()); // It is connected.
     const stored = Array.from({ length: 1000 }, (_, number) => send(engine, { name: 'a', args: [number] }));
-    // The CPU time, since other programs may hold this one up in the middle of a turn.
+    // Others may hold this process up in the middle of a turn.
     const start = cpuTime();
     let isOver = false;
     let longest = 0;
@@ -296,9 +297,3 @@ describeWith({ server: ['Redis', 6379] }, 'bullmq, beyond conformance', () => {
     await worker.close();
   });
 });
-
-/** What this process has used, in ms. */
-function cpuTime(): number {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1000;
-}

@@ -747,7 +747,7 @@ describe('close() called again', () => {
 
   it('has a time limit of its own while a call inside a task gives up', async () => {
     const { middleware, respond } = await serveTasks();
-    const shut = deferred<void>();
+    const shut = deferred();
     const closesInside = async (): Promise<void> => {
       await shut.promise;
       void middleware.close({ timeout: 0 });

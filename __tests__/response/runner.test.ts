@@ -6,6 +6,7 @@ import { Agent, type IncomingMessage, request } from 'node:http';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Request, Response } from 'express';
 import { backgroundTasks, type TaskHandle } from '../../lib/index';
+import { cpuTime } from '../fixtures/cpu-time';
 import { deferred } from '../fixtures/deferred';
 import { expresses, serve } from '../fixtures/serve';
 import { serveTasks } from '../fixtures/serve-tasks';
@@ -268,12 +269,10 @@ describe('promise 7: added late', () => {
       '%s: neither overflow the stack nor cost more each than 3,000 do',
       async (_kind, fn) => {
         const run = toRun(fn);
-        // Of this process alone: how busy the machine is otherwise does not count.
         const time = async (count: number): Promise<number> => {
-          const before = process.cpuUsage();
+          const before = cpuTime();
           await run(count);
-          const { user, system } = process.cpuUsage(before);
-          return user + system;
+          return cpuTime() - before;
         };
         // The first one warms up, and the slowest of the short ones counts: what is compared is 1 to 10 of linear, 1 to 100 of
         // quadratic cost.
